@@ -1,0 +1,42 @@
+// What the dsd:: operators share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/version.h>
+
+#include <cstdint>
+#include <string>
+
+#if TORCH_VERSION_MAJOR < 2
+#include <c10/util/Optional.h>
+#else
+#include <optional>
+#endif
+
+// Inner loops (in files of this folder, which are built with -O3) are compiled once for each width of vector and chosen when the addon is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define DSD_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define DSD_VECTOR
+#endif
+
+namespace dsd {
+
+#if TORCH_VERSION_MAJOR < 2
+template <typename T>
+using Optional = c10::optional<T>;
+#else
+template <typename T>
+using Optional = std::optional<T>;
+#endif
+
+#ifdef DSD_CUDA
+// Fills a float32 tensor on a CUDA device; false where kernels cannot be compiled on this machine.
+bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_image, const at::Tensor& base, int64_t images,
+               int64_t elements, at::Tensor& out);
+#endif
+
+// Why CUDA kernels are not compiled at run time here; empty if they are, or have not been needed yet.
+std::string nvrtc_problem();
+
+}  // namespace dsd

@@ -1,0 +1,335 @@
+// Handles and their scopes, copies to and from typed arrays, and what a tensor is (shape, dtype, device).
+#include "bridge.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+
+namespace dsd {
+
+namespace {
+
+constexpr uint32_t slot_bits = 24;
+constexpr uint32_t most_slots = 1u << slot_bits;
+constexpr uint32_t first_generation = 1u << 28;  // so that every handle lies in [2^52, 2^53)
+constexpr uint32_t end_generation = 1u << 29;
+
+}  // namespace
+
+Table::Table() {
+  // A random start: a number kept from another process, or made up, is not by chance a live tensor.
+  std::random_device device;
+  next_generation_ = first_generation + device() % (end_generation - first_generation);
+}
+
+double Table::add(at::Tensor tensor) {
+  uint32_t index;
+  if (!free_.empty()) {
+    index = free_.back();
+    free_.pop_back();
+  } else {
+    if (slots_.size() >= most_slots) plain_error("more than 16 million live tensors: a scope() or dispose() is missing");
+    index = static_cast<uint32_t>(slots_.size());
+    slots_.emplace_back();
+  }
+  Slot& slot = slots_[index];
+  if (++next_generation_ >= end_generation) next_generation_ = first_generation;
+  slot.generation = next_generation_;
+  slot.tensor = std::move(tensor);
+  slot.owner = static_cast<uint32_t>(marks_.size());
+  live_++;
+  if (slot.owner) {
+    owned_.push_back({index, slot.generation});
+  } else {
+    leave(index);
+  }
+  return static_cast<double>((static_cast<uint64_t>(slots_[index].generation) << slot_bits) | index);
+}
+
+Table::Slot* Table::slot(double handle) {
+  if (!looks_like_handle(handle)) return nullptr;
+  auto bits = static_cast<uint64_t>(handle);
+  auto index = static_cast<uint32_t>(bits & (most_slots - 1));
+  if (index >= slots_.size() || slots_[index].generation != bits >> slot_bits) return nullptr;
+  return &slots_[index];
+}
+
+const at::Tensor* Table::find(double handle) const {
+  auto* found = const_cast<Table*>(this)->slot(handle);
+  return found ? &found->tensor : nullptr;
+}
+
+void Table::free(uint32_t index) {
+  Slot& slot = slots_[index];
+  if (slot.reported) {
+    auto storage = storages_.find(slot.reported);
+    if (storage != storages_.end() && --storage->second.slots == 0) {
+      external_change_ -= storage->second.bytes;
+      storages_.erase(storage);
+    }
+    slot.reported = nullptr;
+  }
+  slot.generation = 0;
+  slot.owner = 0;
+  live_--;
+  free_.push_back(index);
+  slot.tensor = at::Tensor();  // last: freeing a graph can take long, and the slot is already consistent
+}
+
+bool Table::dispose(double handle) {
+  Slot* found = slot(handle);
+  if (!found) return false;
+  free(static_cast<uint32_t>(found - slots_.data()));
+  return true;
+}
+
+// From now on only the garbage collector's finalizer frees this tensor: let the collector know what it weighs.
+void Table::leave(uint32_t index) {
+  Slot& slot = slots_[index];
+  slot.owner = 0;
+  if (slot.reported || !slot.tensor.has_storage() || !slot.tensor.device().is_cpu()) return;
+  auto* storage = slot.tensor.storage().unsafeGetStorageImpl();
+  auto bytes = static_cast<int64_t>(storage->nbytes());
+  if (bytes < 1024) return;  // the JavaScript object weighs as much
+  auto& entry = storages_.emplace(storage, Storage{bytes, 0}).first->second;
+  if (entry.slots++ == 0) external_change_ += entry.bytes;
+  slot.reported = storage;
+}
+
+void Table::begin_scope() { marks_.push_back(owned_.size()); }
+
+void Table::end_scope(const double* keep, size_t count) {
+  if (marks_.empty()) plain_error("no scope is open");
+  auto depth = static_cast<uint32_t>(marks_.size());
+  size_t mark = marks_.back();
+  for (size_t i = 0; i < count; i++) {
+    Slot* kept = slot(keep[i]);
+    if (kept && kept->owner == depth) kept->owner = depth - 1;
+  }
+  size_t out = mark;
+  for (size_t i = mark; i < owned_.size(); i++) {
+    Owned owned = owned_[i];
+    Slot& slot = slots_[owned.slot];
+    if (slot.generation != owned.generation) continue;  // disposed by hand
+    if (slot.owner == depth) {
+      free(owned.slot);
+    } else if (slot.owner == depth - 1 && depth > 1) {
+      owned_[out++] = owned;
+    } else if (depth == 1) {
+      leave(owned.slot);
+    }
+  }
+  owned_.resize(out);
+  marks_.pop_back();
+}
+
+bool Table::keep(double handle) {
+  Slot* found = slot(handle);
+  if (!found) return false;
+  if (found->owner) leave(static_cast<uint32_t>(found - slots_.data()));
+  return true;
+}
+
+int64_t Table::take_external_change() {
+  // Small changes are gathered: telling the collector of each costs more than it helps.
+  if (std::abs(external_change_) < (1 << 20)) return 0;
+  int64_t change = external_change_;
+  external_change_ = 0;
+  return change;
+}
+
+namespace {
+
+// Linux grants memory that it does not have and ends the process when it is touched. A large request is therefore checked first.
+void check_available(size_t bytes) {
+  constexpr size_t large = size_t(64) << 20;
+  if (bytes < large) return;
+  FILE* file = std::fopen("/proc/meminfo", "r");
+  if (!file) return;
+  char line[160];
+  unsigned long long kib = 0;
+  bool found = false;
+  while (std::fgets(line, sizeof line, file)) {
+    if (std::sscanf(line, "MemAvailable: %llu kB", &kib) == 1) {
+      found = true;
+      break;
+    }
+  }
+  std::fclose(file);
+  if (found && bytes > kib * 1024) {
+    C10_THROW_ERROR(OutOfMemoryError, "not enough memory: asked for " + std::to_string(bytes) + " bytes, " +
+                                          std::to_string(kib * 1024) + " are available");
+  }
+}
+
+struct Checked : c10::Allocator {
+  c10::Allocator* inner = nullptr;
+#if TORCH_VERSION_MAJOR >= 2
+  c10::DataPtr allocate(size_t n) override {
+    check_available(n);
+    return inner->allocate(n);
+  }
+  void copy_data(void* dest, const void* src, std::size_t count) const override { inner->copy_data(dest, src, count); }
+#else
+  c10::DataPtr allocate(size_t n) const override {
+    check_available(n);
+    return inner->allocate(n);
+  }
+#endif
+  c10::DeleterFnPtr raw_deleter() const override { return inner->raw_deleter(); }
+};
+
+const bool allocator_installed = [] {
+  static Checked checked;
+  checked.inner = c10::GetCPUAllocator();
+  c10::SetCPUAllocator(&checked, 1);
+  return true;
+}();
+
+struct ArrayKind {
+  napi_typedarray_type array;
+  at::ScalarType dtype;
+};
+constexpr ArrayKind kinds[] = {
+    {napi_float32_array, at::kFloat}, {napi_float64_array, at::kDouble}, {napi_uint8_array, at::kByte},
+    {napi_int8_array, at::kChar},     {napi_int16_array, at::kShort},    {napi_int32_array, at::kInt},
+    {napi_bigint64_array, at::kLong}};
+
+// fromData(typedArray, shape, dtype, device, requiresGrad): a copy of the array, converted to the dtype.
+napi_value from_data(Args& a) {
+  napi_typedarray_type array_type;
+  size_t length = 0;
+  void* data = nullptr;
+  bool is_typed = false;
+  if (a.count > 0) check(a.env, napi_is_typedarray(a.env, a.values[0], &is_typed));
+  if (!is_typed) type_error("tensor: data must be a typed array");
+  auto shape = a.integers(1, "shape");
+  auto dtype = read_dtype(a.number(2, "dtype"), "tensor: dtype");
+  auto device = read_device(a.string(3, "device"), "tensor: device");
+  bool requires_grad = a.boolean(4, "requiresGrad");
+  check(a.env, napi_get_typedarray_info(a.env, a.values[0], &array_type, &length, &data, nullptr, nullptr));
+  const ArrayKind* kind = nullptr;
+  for (const auto& candidate : kinds) {
+    if (candidate.array == array_type) kind = &candidate;
+  }
+  if (!kind) type_error("tensor: data must be a Float32Array, Float64Array, BigInt64Array, Int32Array, Int16Array, Int8Array or Uint8Array");
+  double elements = 1;
+  for (auto size : shape) {
+    if (size < 0) type_error("tensor: shape has a negative size");
+    elements *= static_cast<double>(size);
+  }
+  if (elements != static_cast<double>(length)) {
+    std::string text;
+    for (auto size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
+    type_error("tensor: shape [" + text + "] does not fit " + std::to_string(length) + " elements");
+  }
+  c10::NoGradGuard no_grad;
+  auto tensor = at::empty(shape, at::TensorOptions().dtype(kind->dtype).device(at::kCPU));
+  if (length) std::memcpy(tensor.data_ptr(), data, tensor.nbytes());
+  if (dtype != kind->dtype) tensor = tensor.to(dtype);
+  if (!device.is_cpu()) tensor = tensor.to(device);
+  if (requires_grad) tensor.set_requires_grad(true);
+  napi_value handle = make_handle(a.env, a.bridge, std::move(tensor));
+  a.bridge.report_external_memory();
+  return handle;
+}
+
+// toData(handle): a typed array with a copy, row-major. Half precision comes as Float32Array, bool as Uint8Array.
+napi_value to_data(Args& a) {
+  c10::NoGradGuard no_grad;
+  auto tensor = a.tensor(0, "self").detach();
+  auto dtype = tensor.scalar_type();
+  if (dtype == at::kHalf || dtype == at::kBFloat16) tensor = tensor.to(at::kFloat);
+  if (!tensor.device().is_cpu()) tensor = tensor.cpu();
+  tensor = tensor.contiguous();
+  dtype = tensor.scalar_type();
+  napi_typedarray_type array_type = napi_uint8_array;
+  bool known = dtype == at::kBool;
+  for (const auto& kind : kinds) {
+    if (kind.dtype == dtype) {
+      array_type = kind.array;
+      known = true;
+    }
+  }
+  if (!known) type_error("toArray: a tensor of dtype " + std::string(dtype_name(dtype)) + " cannot become a typed array");
+  size_t bytes = tensor.nbytes();
+  // V8 ends the process when an array buffer is too long for it or for the machine.
+  if (bytes > (size_t(1) << 31)) type_error("toArray: " + describe(tensor) + " is larger than 2 GiB; copy it in parts");
+  check_available(bytes);
+  void* data = nullptr;
+  napi_value buffer, array;
+  check(a.env, napi_create_arraybuffer(a.env, bytes, &data, &buffer));
+  if (bytes) std::memcpy(data, tensor.data_ptr(), bytes);
+  check(a.env, napi_create_typedarray(a.env, array_type, tensor.numel(), buffer, 0, &array));
+  return array;
+}
+
+napi_value integers(napi_env env, at::IntArrayRef sizes) {
+  napi_value array;
+  check(env, napi_create_array_with_length(env, sizes.size(), &array));
+  for (size_t i = 0; i < sizes.size(); i++) {
+    check(env, napi_set_element(env, array, static_cast<uint32_t>(i), make_integer(env, sizes[i])));
+  }
+  return array;
+}
+
+napi_value shape(Args& a) { return integers(a.env, a.tensor(0, "self").sizes()); }
+napi_value strides(Args& a) { return integers(a.env, a.tensor(0, "self").strides()); }
+napi_value dtype(Args& a) { return make_number(a.env, static_cast<int>(a.tensor(0, "self").scalar_type())); }
+napi_value device(Args& a) { return make_string(a.env, a.tensor(0, "self").device().str()); }
+
+napi_value dispose(Args& a) {
+  bool freed = a.bridge.table.dispose(a.number(0, "handle"));
+  a.bridge.report_external_memory();
+  return make_boolean(a.env, freed);
+}
+
+napi_value alive(Args& a) { return make_boolean(a.env, a.bridge.table.find(a.number(0, "handle")) != nullptr); }
+
+napi_value begin_scope(Args& a) {
+  a.bridge.table.begin_scope();
+  return a.undefined();
+}
+
+// endScope(keep): frees what the innermost scope made but the handles in keep; returns the depth that is left.
+napi_value end_scope(Args& a) {
+  std::vector<double> keep;
+  bool is_array = false;
+  if (a.count > 0) check(a.env, napi_is_array(a.env, a.values[0], &is_array));
+  uint32_t length = 0;
+  if (is_array) check(a.env, napi_get_array_length(a.env, a.values[0], &length));
+  for (uint32_t i = 0; i < length; i++) {
+    napi_value element;
+    double handle = 0;
+    check(a.env, napi_get_element(a.env, a.values[0], i, &element));
+    if (napi_get_value_double(a.env, element, &handle) == napi_ok) keep.push_back(handle);
+  }
+  a.bridge.table.end_scope(keep.data(), keep.size());
+  a.bridge.report_external_memory();
+  return make_number(a.env, static_cast<double>(a.bridge.table.depth()));
+}
+
+napi_value keep(Args& a) {
+  a.tensor(0, "self");
+  a.bridge.table.keep(a.number(0, "self"));
+  a.bridge.report_external_memory();
+  return a.undefined();
+}
+
+napi_value live(Args& a) { return make_number(a.env, static_cast<double>(a.bridge.table.live())); }
+
+}  // namespace
+
+const std::vector<Export> tensor_exports = {
+    {"fromData", from_data},     {"toData", to_data},     {"shape", shape}, {"strides", strides}, {"dtype", dtype}, {"device", device},
+    {"dispose", dispose},        {"alive", alive},        {"keep", keep},   {"live", live},       {"beginScope", begin_scope},
+    {"endScope", end_scope}};
+
+}  // namespace dsd

@@ -1,0 +1,265 @@
+/**
+ * Finds libtorch and builds the addon (native/ -> build/dsd_native.node). Node's built-in modules only, no CMake: a compiler, libtorch's
+ * headers and Node's headers are all it needs. A second run with nothing changed takes milliseconds.
+ */
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { delimiter, dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const run = promisify(execFile);
+
+/**
+ * @typedef {object} Libtorch
+ * @property {string} version of its headers, such as '1.13.0'
+ * @property {string} source where it was found, for people
+ * @property {string[]} includes folders
+ * @property {string} libraries folder
+ * @property {boolean} cuda whether it was built with CUDA
+ */
+
+/** A libtorch or a compiler that will not do. The message says what to do. */
+export class BuildError extends Error {}
+
+/** Whether libtorch of this version is one that the addon is written for: 1.13, or 2.6 and newer. */
+export function isSupported(version) {
+  const [major, minor] = version.split('.').map(Number);
+  return (major === 1 && minor === 13) || (major === 2 && minor >= 6) || major > 2;
+}
+
+/**
+ * The first libtorch of: the folder LIBTORCH; the `torch` of the active Python (or of PYTHON); the system's package. Undefined if there is none.
+ * @param {NodeJS.ProcessEnv} [env]
+ * @returns {Libtorch | undefined}
+ * @throws {BuildError} when one is found that cannot be used
+ */
+export function findLibtorch(env = process.env) {
+  if (env.LIBTORCH) {
+    const found = at(env.LIBTORCH, 'LIBTORCH');
+    if (!found)
+      throw new BuildError(`LIBTORCH is ${env.LIBTORCH}, but there is no libtorch in it: it must hold include/torch and lib/libtorch.so`);
+    return found;
+  }
+  return ofPython(env) ?? ofSystem();
+}
+
+/** A libtorch or PyTorch folder with include/ and lib/. */
+function at(folder, source) {
+  return describe(join(folder, 'include'), join(folder, 'lib'), `${source} (${folder})`);
+}
+
+/** Starting Python costs 30 ms, and importing torch seconds: only ask where the package would be. */
+function ofPython(env) {
+  const ask =
+    "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s and s.submodule_search_locations else '')";
+  for (const python of env.PYTHON ? [env.PYTHON] : ['python3', 'python']) {
+    if (!env.PYTHON && !(env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, python)))) continue;
+    try {
+      const folder = execFileSync(python, ['-c', ask], {
+        encoding: 'utf8',
+        env,
+        stdio: ['ignore', 'pipe', 'ignore'],
+        timeout: 30_000,
+      }).trim();
+      // Debian's python3-torch has neither headers nor libraries of its own: those are the system's.
+      if (folder && existsSync(join(folder, 'include', 'torch'))) return at(folder, "Python's torch");
+    } catch {
+      // no such Python, or a broken one
+    }
+    break;
+  }
+  return undefined;
+}
+
+function ofSystem() {
+  const triplets = existsSync('/usr/lib')
+    ? readdirSync('/usr/lib')
+        .filter((name) => name.endsWith('-linux-gnu'))
+        .map((name) => join('/usr/lib', name))
+    : [];
+  for (const include of ['/usr/include', '/usr/local/include']) {
+    for (const libraries of [...triplets, '/usr/lib64', '/usr/lib', '/usr/local/lib']) {
+      const found = describe(include, libraries, 'the system');
+      if (found) return found;
+    }
+  }
+  return undefined;
+}
+
+function describe(include, libraries, source) {
+  const api = join(include, 'torch/csrc/api/include');
+  const header = join(api, 'torch/version.h');
+  if (!existsSync(header) || !existsSync(join(libraries, 'libtorch_cpu.so'))) return undefined;
+  const text =
+    readFileSync(header, 'utf8') +
+    (existsSync(join(include, 'torch/headeronly/version.h')) ? readFileSync(join(include, 'torch/headeronly/version.h'), 'utf8') : '');
+  const part = (name) => new RegExp(`#define TORCH_VERSION_${name} (\\d+)`).exec(text)?.[1];
+  const version = [part('MAJOR'), part('MINOR'), part('PATCH')].join('.');
+  if (!isSupported(version))
+    throw new BuildError(`libtorch ${version} of ${source} cannot be used: dsd needs 1.13, or 2.6 or newer; set LIBTORCH to another`);
+  if (isPreCxx11(libraries))
+    throw new BuildError(`libtorch ${version} of ${source} was built with the old C++ ABI (pre-cxx11): take the cxx11-abi build`);
+  return { version, source, includes: [include, api], libraries, cuda: existsSync(join(libraries, 'libtorch_cuda.so')) };
+}
+
+/** The old ABI's names have std::string as `Ss`, the new one's as `__cxx11`: a symbol that every libc10 exports tells. */
+function isPreCxx11(libraries) {
+  const bytes = readFileSync(join(libraries, 'libc10.so')).toString('latin1');
+  return bytes.includes('_ZN3c105ErrorC1ENS_14SourceLocationESs') && !bytes.includes('_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx11');
+}
+
+/** Node's own headers: NODE_HEADERS, beside the running Node, or the system's. */
+function nodeHeaders(env) {
+  const candidates = [
+    env.NODE_HEADERS,
+    join(dirname(realpathSync(process.execPath)), '../include/node'),
+    '/usr/include/node',
+    '/usr/local/include/node',
+  ];
+  const found = candidates.find((folder) => folder && existsSync(join(folder, 'node_api.h')));
+  if (!found)
+    throw new BuildError(
+      `Node's headers (node_api.h) were not found beside ${process.execPath}: set NODE_HEADERS to their folder, or install libnode-dev`,
+    );
+  return found;
+}
+
+/**
+ * Folders that hold CUDA's headers: a toolkit's, or what PyTorch's wheels bring along (nvidia/<something>/include beside torch/, and Triton's,
+ * which has the crt/ that the former lack).
+ */
+function cudaHeaders(libtorch, env) {
+  const packages = join(libtorch.libraries, '../..');
+  const ofWheels = existsSync(join(packages, 'nvidia'))
+    ? readdirSync(join(packages, 'nvidia')).map((name) => join(packages, 'nvidia', name, 'include'))
+    : [];
+  const candidates = [
+    env.CUDA_HOME && join(env.CUDA_HOME, 'include'),
+    ...ofWheels,
+    join(packages, 'triton/backends/nvidia/include'),
+    '/usr/local/cuda/include',
+    '/usr/include',
+  ];
+  const folders = candidates.filter((folder) => folder !== undefined && existsSync(folder));
+  const runtime = (folder) => existsSync(join(folder, 'cuda_runtime_api.h'));
+  const crt = (folder) => existsSync(join(folder, 'crt/host_config.h'));
+  const both = folders.find((folder) => runtime(folder) && crt(folder));
+  const parts = both ? [both] : [folders.find(runtime), folders.find(crt)];
+  if (parts.includes(undefined))
+    throw new BuildError(
+      `${libtorch.source} has CUDA, but CUDA's headers (cuda_runtime_api.h, crt/host_config.h) were not found: set CUDA_HOME, or install the Python packages nvidia-cuda-runtime and nvidia-cuda-crt beside torch`,
+    );
+  return parts.filter((folder) => folder !== '/usr/include');
+}
+
+async function sources() {
+  const files = [];
+  for (const folder of ['native', 'native/kernels']) {
+    for (const name of (await readdir(join(root, folder))).sort()) if (/\.(cc|h)$/.test(name)) files.push(join(folder, name));
+  }
+  return files;
+}
+
+/**
+ * Builds the addon if it is not there or anything it is made of has changed.
+ * @param {{ libtorch?: Libtorch, log?: (line: string) => void, env?: NodeJS.ProcessEnv }} [options]
+ * @returns {Promise<{ built: boolean, path: string }>}
+ * @throws {BuildError} with the compiler's last lines
+ */
+export async function buildNative({ libtorch, log = () => {}, env = process.env } = {}) {
+  libtorch ??= findLibtorch(env);
+  if (!libtorch)
+    throw new BuildError('libtorch was not found: set LIBTORCH to its folder, activate a Python that has torch, or install libtorch-dev');
+  const compiler = env.CXX ?? 'g++';
+  const files = await sources();
+  const headers = nodeHeaders(env);
+  const flags = [
+    `-std=c++${Number(libtorch.version.split('.')[0]) >= 2 ? 20 : 17}`,
+    ...['-fPIC', '-fvisibility=hidden', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-w'],
+    ...libtorch.includes.flatMap((folder) => (folder === '/usr/include' ? [] : ['-isystem', folder])),
+    `-I${headers}`,
+    ...(libtorch.cuda ? ['-DDSD_CUDA', ...cudaHeaders(libtorch, env).flatMap((folder) => ['-isystem', folder])] : []),
+  ];
+  const path = join(root, 'build', 'dsd_native.node');
+  const stampPath = join(root, 'build', 'dsd_native.stamp');
+  const library = realpathSync(join(libtorch.libraries, 'libtorch_cpu.so'));
+  const hash = createHash('sha256').update(JSON.stringify([libtorch, library, compiler, flags, process.arch]));
+  for (const file of files) hash.update(file).update(await readFile(join(root, file)));
+  const stamp = hash.digest('hex');
+  const previous = await readFile(stampPath, 'utf8').catch(() => '');
+  if (previous === stamp && existsSync(path)) return { built: false, path };
+
+  const started = performance.now();
+  await run(compiler, ['--version']).catch(() => {
+    throw new BuildError(`the C++ compiler '${compiler}' was not found: install g++ (Debian, Ubuntu: apt-get install g++), or set CXX`);
+  });
+  log(`building the engine for libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''} of ${libtorch.source}`);
+  const objects = join(root, 'build', 'objects');
+  await rm(objects, { recursive: true, force: true });
+  await mkdir(objects, { recursive: true });
+  const queue = files.filter((file) => file.endsWith('.cc'));
+  const compiled = queue.map((file) => join(objects, `${relative('native', file).replaceAll('/', '_')}.o`));
+  let next = 0;
+  const worker = async () => {
+    while (next < queue.length) {
+      const i = next++;
+      const begun = performance.now();
+      const level = queue[i].includes('kernels') ? '-O3' : '-O2';
+      await compile(compiler, [...flags, level, '-c', join(root, queue[i]), '-o', compiled[i]], queue[i]);
+      log(`  compiled ${queue[i]} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(queue.length, availableParallelism()) }, worker));
+  const cuda = libtorch.cuda ? ['-ltorch_cuda', '-lc10_cuda'] : [];
+  // Not linked with -fopenmp: PyTorch's wheels bring an OpenMP of their own, and two in one process fight for the cores.
+  // nodelete: a worker that ends must not unload code that libtorch's dispatcher points to.
+  const link = [
+    '-shared',
+    '-o',
+    `${path}.new`,
+    ...compiled,
+    `-L${libtorch.libraries}`,
+    `-Wl,-rpath,${libtorch.libraries}`,
+    '-Wl,-z,nodelete',
+    '-Wl,--no-as-needed',
+  ];
+  await compile(compiler, [...link, '-ltorch_cpu', '-ltorch', '-lc10', ...cuda, '-ldl'], 'the addon (linking)');
+  await rename(`${path}.new`, path);
+  await writeFile(stampPath, stamp);
+  await rm(objects, { recursive: true, force: true });
+  log(`built ${relative(root, path)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  return { built: true, path };
+}
+
+function compile(compiler, args, what) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(compiler, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    let errors = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      errors = (errors + text).slice(-16_000);
+    });
+    child.on('error', (cause) => reject(new BuildError(`'${compiler}' could not be started: ${cause.message}`)));
+    child.on('close', (code) => {
+      if (code === 0) return resolve(undefined);
+      const lines = errors.trimEnd().split('\n');
+      const first = lines.filter((line) => /error/.test(line)).slice(0, 3);
+      reject(
+        new BuildError(
+          `compiling ${what} failed:\n${[...new Set([...first, ...lines.slice(-12)])].join('\n')}\nIs libtorch complete (headers of the same version as its libraries), and is the compiler g++ 11 or newer?`,
+        ),
+      );
+    });
+  });
+}
+
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  buildNative({ log: (line) => process.stderr.write(`${line}\n`) }).catch((error) => {
+    process.stderr.write(`${error instanceof BuildError ? error.message : error.stack}\n`);
+    process.exitCode = 1;
+  });
+}

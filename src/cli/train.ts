@@ -1,0 +1,260 @@
+/** `dsd train`: settings from preset, file and flags; the trainer's events as lines; signals. */
+import { join } from 'node:path';
+import { UsageError } from '../core/errors.js';
+import { modelConfig, parseSetting, resolveConfig, type RunConfig, type RunSettings } from '../train/config.js';
+import { disk } from '../io/disk.js';
+import type { LogLine } from '../train/metrics.js';
+import { findPreset, PRESETS } from '../train/presets.js';
+import { RunFolder } from '../train/run.js';
+import { compression, tokens } from '../dsd/sizes.js';
+import { type Evaluation, type Start, train as runTraining, type TrainEvent } from '../train/train.js';
+import { defineCommand, type Section } from './command.js';
+import { ENGINE, type Engine, openEngine } from './engine.js';
+import { print, printJson, RESULT } from './output.js';
+import { openProgress, type Progress } from './progress.js';
+import { hanging } from './help.js';
+import { invocation, quoted } from './self.js';
+import { count, counted, decibels, duration, figure, short, table } from './text.js';
+
+export const train = defineCommand({
+  name: 'train',
+  about: 'Trains one network that encodes, decodes and generates, from a folder of pictures or a data set with a name, and writes a run folder: settings, metrics, grids of samples and reconstructions, weights.',
+  operands: { names: '', min: 0, max: 0 },
+  flags: {
+    preset: { kind: 'text', value: 'NAME', about: 'settings to begin from: see Presets' },
+    data: { kind: 'text', value: 'SPEC', about: 'openmoji, fashion-mnist, or a folder: one sub-folder a class, or IDX files' },
+    out: { kind: 'text', value: 'FOLDER', about: 'the run folder to make; by default runs/PRESET, or -2, -3 ... behind it' },
+    ...ENGINE,
+    seed: { kind: 'whole', value: 'N', about: 'all randomness of the run is a function of it' },
+    set: { kind: 'text', value: 'NAME=VALUE', repeat: true, about: 'one setting, such as train.batch=128; `dsd info --preset NAME` lists them' },
+    config: { kind: 'text', value: 'FILE', about: "settings as JSON, such as another run's config.json; laid over the preset, under the other flags" },
+    ...RESULT,
+  },
+  examples: [
+    ['dsd train --preset demo', 'a few minutes on a CPU'],
+    ['dsd train --preset fashion-mnist --device cuda --out runs/fashion', 'on a GPU'],
+    ['dsd train --preset demo --data ~/pictures --set data.image=64 --set model.patch=8 --set train.images=200000', 'your own pictures, one sub-folder a class'],
+    ['dsd train --config runs/fashion/config.json --seed 1', 'a run again, with another seed'],
+  ],
+  sections: async () => [presetSection()],
+  run: async (flags) => {
+    const began = performance.now();
+    const config = readConfig(flags);
+    const out = flags.out ?? RunFolder.free(config.preset);
+    checkBefore(config, out);
+    const engine = openEngine({ ...flags, dtype: config.train.dtype });
+    const progress = openProgress(flags);
+    const view = new TrainView(config, engine, progress);
+    const stop = stopOnSignals((line) => progress.note(line));
+    progress.update(`opening ${config.data.source}`);
+    try {
+      const last = await runTraining(config, {
+        out,
+        ...{ device: engine.device, compute: engine.compute, signal: stop.signal },
+        report: (event) => view.show(event),
+        onData: (done, of) => progress.update(`reading pictures: ${count(done)} of ${count(of)}`),
+      });
+      progress.clear();
+      const seconds = (performance.now() - began) / 1000;
+      if (flags.json) printJson({ ...view.result(last), seconds });
+      else print(...view.summary(last, seconds));
+    } finally {
+      progress.clear();
+      stop.release();
+    }
+  },
+});
+
+interface ConfigFlags {
+  readonly preset: string | undefined;
+  readonly config: string | undefined;
+  readonly data: string | undefined;
+  readonly seed: number | undefined;
+  readonly dtype: 'auto' | 'float32' | 'bfloat16' | undefined;
+  readonly set: readonly string[];
+}
+
+/** Preset, then file, then flags, then --set, each over the one before. @throws UsageError */
+export function readConfig(flags: ConfigFlags): RunConfig {
+  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
+  const name = flags.preset ?? file.preset;
+  if (typeof name !== 'string') throw new UsageError(`dsd train wants settings to begin from: --preset ${Object.keys(PRESETS).join('|')}`);
+  const given: RunSettings = {
+    ...(flags.data === undefined ? {} : { data: { source: flags.data } }),
+    ...(flags.seed === undefined && flags.dtype === undefined
+      ? {}
+      : { train: { ...(flags.seed === undefined ? {} : { seed: flags.seed }), ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }) } }),
+  };
+  return resolveConfig(findPreset(name).settings, { ...file, preset: name }, given, ...flags.set.map(parseSetting));
+}
+
+/** The most bytes of a file of settings: a hundred times what one has. */
+const CONFIG_LIMIT = 2 ** 20;
+
+function readConfigFile(path: string): Record<string, unknown> {
+  const text = new TextDecoder().decode(disk.readFile(path, CONFIG_LIMIT));
+  let tree: unknown;
+  try {
+    tree = JSON.parse(text);
+  } catch (cause) {
+    throw new UsageError(`--config ${path} is not JSON: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  if (typeof tree !== 'object' || tree === null || Array.isArray(tree)) throw new UsageError(`--config ${path} holds no settings: an object such as {"train": {"batch": 128}} is wanted`);
+  // A run's config.json names its classes beside the settings; they are the data's to say.
+  const { classes: _, ...settings } = tree as Record<string, unknown>;
+  return settings;
+}
+
+/** What can be refused before pictures are read, which may take long. @throws UsageError */
+function checkBefore(config: RunConfig, out: string): void {
+  modelConfig(config, { channels: 3, classes: 1 });
+  if (disk.exists(out) && (disk.stat(out).kind !== 'folder' || disk.list(out).length > 0)) {
+    throw new UsageError(`'${out}' exists and is not empty; a run is never written over: choose another --out, or remove it`);
+  }
+}
+
+function presetSection(): Section {
+  const rows = Object.entries(PRESETS).map(([name, { about, cost, expect }]) => [`  ${name}`, `${about}. Cost: ${cost}. Expect: ${expect}.`] as const);
+  return { heading: 'Presets', lines: hanging(rows, Math.min(process.stdout.columns ?? 80, 110)) };
+}
+
+/**
+ * The first SIGINT or SIGTERM asks the trainer to save and stop. The second ends the process at once: by this handler if both came within one
+ * step, else by the system's own, so that a step that hangs cannot hold it up.
+ */
+function stopOnSignals(note: (line: string) => void): { signal: AbortSignal; release: () => void } {
+  const controller = new AbortController();
+  const handlers = (['SIGINT', 'SIGTERM'] as const).map((name) => ({ name, handler: () => take(name) }));
+  const release = (): void => {
+    for (const { name, handler } of handlers) process.off(name, handler);
+  };
+  const take = (name: 'SIGINT' | 'SIGTERM'): void => {
+    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    controller.abort();
+    note(`${name}: finishing the step and saving. Once more ends at once, without saving`);
+    setImmediate(release);
+  };
+  for (const { name, handler } of handlers) process.on(name, handler);
+  return { signal: controller.signal, release };
+}
+
+/** Turns the trainer's events into lines, and keeps what the summary tells. */
+class TrainView {
+  private start: Start | undefined;
+  private weights = '';
+  private grids: readonly string[] = [];
+  private logged: LogLine | undefined;
+  /** Seconds spent in training steps, without evaluation and grids. */
+  private stepping = 0;
+
+  constructor(
+    private readonly config: RunConfig,
+    private readonly engine: Engine,
+    private readonly progress: Progress,
+  ) {}
+
+  show(event: TrainEvent): void {
+    switch (event.kind) {
+      case 'start':
+        this.start = event;
+        this.progress.clear();
+        this.progress.note(...this.opening(event), '');
+        this.progress.update(`0/${count(this.config.train.images)}`, 'first steps');
+        break;
+      case 'train':
+        this.stepping += (event.images - (this.logged?.images ?? 0)) / event.imagesPerSecond;
+        this.logged = event;
+        this.progress.update(...this.live(event));
+        break;
+      case 'evaluate':
+        this.progress.note(`at ${count(event.images)}: ${this.health(event)}`);
+        break;
+      case 'saved':
+        [this.weights, this.grids] = [event.weights, event.grids];
+        break;
+    }
+  }
+
+  /** What will be trained, on what, where. */
+  private opening({ model, parameters, classes, pictures, pcaPsnr, folder }: Start): string[] {
+    const { data, train: plan, preset, objective } = this.config;
+    const heads = parameters.heads > 0 ? ` (+ ${short(parameters.heads)} in heads that only training uses)` : '';
+    const rows = [
+      ['preset', `${preset}${objective.paradigm === 'dsd' ? '' : `, paradigm ${objective.paradigm}`}`],
+      ['data', `${data.source}: ${count(pictures.train)} training + ${count(pictures.heldOut)} held-out pictures of ${model.image} px in ${counted(classes.length, 'class', 'classes')}`],
+      ['network', `${short(parameters.model)} parameters${heads}`],
+      ['latent', `${tokens(model)} tokens x ${model.latent} channels: ${figure(compression(model))} pixel values to one`],
+      ['floor', `${decibels(pcaPsnr)} by per-patch PCA of equal width`],
+      ['compute', this.engine.about],
+      ['length', `${count(plan.images)} pictures in batches of ${count(plan.batch)}`],
+      ['run', folder],
+    ];
+    return table(rows);
+  }
+
+  private live(line: LogLine): string[] {
+    const { images } = this.config.train;
+    const { total, ...terms } = line.losses;
+    return [
+      `${count(line.images)}/${count(images)}`,
+      `${Math.floor((100 * line.images) / images)} %`,
+      `${figure(line.imagesPerSecond)} img/s`,
+      `ETA ${duration(line.secondsLeft)}`,
+      `loss ${figure(total ?? Number.NaN)}`,
+      `rank ${line.effectiveRank.toFixed(1)}`,
+      ...(line.skipped > 0 ? [`${counted(line.skipped, 'step')} skipped`] : []),
+      ...Object.entries(terms).map(([name, value]) => `${name} ${figure(value)}`),
+      ...(line.dataWait > 0.1 ? [`waits for data ${Math.round(100 * line.dataWait)} %`] : []),
+    ];
+  }
+
+  private health({ psnr, effectiveRank }: Evaluation): string {
+    const pca = this.start ? ` (PCA ${decibels(this.start.pcaPsnr)})` : '';
+    const quality = Number.isNaN(psnr) ? '' : `PSNR ${decibels(psnr)}${pca}, `;
+    return `${quality}effective rank ${effectiveRank.toFixed(1)} of ${this.mostRank()}`;
+  }
+
+  /** LayerNorm takes one dimension away. */
+  private mostRank(): number {
+    const { latent, latentNorm } = this.config.model;
+    return latent - (latentNorm ? 1 : 0);
+  }
+
+  summary(last: Evaluation, seconds: number): string[] {
+    const { start, logged, grids } = this;
+    if (!start) return [];
+    const rows = [
+      ...(Number.isNaN(last.psnr) ? [] : [['PSNR', `${decibels(last.psnr)} on ${counted(start.pictures.heldOut, 'held-out picture')}; per-patch PCA of equal width ${decibels(start.pcaPsnr)}`]]),
+      ['effective rank', `${last.effectiveRank.toFixed(1)} of ${this.mostRank()}`],
+      ['trained', `${counted(last.images, 'picture')} in ${duration(seconds)}, ${figure(last.images / this.stepping)} images/s in training steps`],
+      ...(logged && logged.skipped > 0 ? [['skipped', `${counted(logged.skipped, 'step')} whose gradient was not finite`]] : []),
+      ['weights', this.weights],
+      ...grids.map((path, i) => [i === 0 ? 'pictures' : '', path]),
+      ['metrics', join(start.folder, 'metrics.jsonl')],
+      ['next', `${invocation()} ${grids.some((path) => path.includes('samples')) ? 'sample' : 'info'} ${quoted(start.folder)}`],
+    ];
+    return table(rows);
+  }
+
+  result(last: Evaluation): object {
+    const { start, logged, weights, grids } = this;
+    return {
+      run: start?.folder,
+      preset: this.config.preset,
+      images: last.images,
+      imagesPerSecond: last.images / this.stepping,
+      psnr: last.psnr,
+      pcaPsnr: start?.pcaPsnr,
+      effectiveRank: last.effectiveRank,
+      mostRank: this.mostRank(),
+      losses: logged?.losses,
+      skipped: logged?.skipped,
+      parameters: start?.parameters,
+      pictures: start?.pictures,
+      device: this.engine.device,
+      compute: this.engine.compute,
+      weights,
+      grids,
+    };
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * From a file to the pixels of one training picture. Runs in the decoding threads, or in the main one when there are none; a job is plain
+ * data, so it crosses to a thread as it is.
+ */
+import sharp from 'sharp';
+import type { Sharp } from 'sharp';
+import { DiskError, disk } from '../io/disk.js';
+import type { DecodeJob } from './job.js';
+import { PictureError, pictureFormat } from './job.js';
+import { centreSquare, resample } from './resample.js';
+
+/** The most pixels of a picture: 300 MB decoded. A larger one is a mistake, or an attack ("decompression bomb"). */
+export const MAX_PIXELS = 100_000_000;
+/** The most bytes of a picture's file: no sane file of MAX_PIXELS has more. */
+const MAX_BYTES = 2 ** 30;
+
+// Pictures are decoded side by side by the threads, so one picture gets one thread; each is read once, so a cache only costs memory.
+sharp.concurrency(1);
+sharp.cache(false);
+
+/**
+ * Decodes one picture.
+ * @throws PictureError naming the path and what is wrong with the file
+ */
+export async function decode(job: DecodeJob): Promise<Uint8Array<ArrayBuffer>> {
+  return job.kind === 'photo' ? decodePhoto(job) : decodeDrawing(job);
+}
+
+/** EXIF orientation applied, transparency on white, embedded profiles and CMYK to sRGB, 16 bits to 8, an animation's first frame, ADM's crop. */
+async function decodePhoto({ path, size, channels }: DecodeJob): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = readPicture(path);
+  if (bytes.length === 0) throw new PictureError(path, 'the file is empty (0 bytes)');
+  if (pictureFormat(bytes) === undefined)
+    throw new PictureError(path, `it is not a JPEG, PNG, WebP or GIF picture; it begins with ${quote(bytes.subarray(0, 16))}`);
+
+  // The header first, without a limit of the library's own, so that the refusal can say what was found.
+  const { width, height } = await attempt(path, () => sharp(bytes, { limitInputPixels: false }).metadata());
+  if (width * height > MAX_PIXELS) {
+    const found = `${width} x ${height} is ${megapixels(width * height)} megapixels`;
+    throw new PictureError(path, `${found}, and the limit is ${megapixels(MAX_PIXELS)}`);
+  }
+  // 'error' refuses truncated files and lets warnings pass: many good JPEGs carry stray bytes between their segments.
+  const image = sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: 'error' }).autoOrient().flatten({ background: '#ffffff' });
+  return centreSquare(await attempt(path, () => rasterise(image, channels)), size);
+}
+
+/** Drawn at twice the size and reduced by a Lanczos filter: at 32 px thin lines stay crisper than when drawn directly. */
+async function decodeDrawing({ path, size, channels }: DecodeJob): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = readPicture(path);
+  const side = 2 * size;
+  // A drawing of 72 units a side has as many pixels as its density; another is brought to the size by its own measure.
+  const { width } = await attempt(path, () => sharp(bytes, { density: 72 }).metadata());
+  const image = sharp(bytes, { density: (72 * side) / width }).flatten({ background: '#ffffff' });
+  const drawn = await attempt(path, () => rasterise(image, channels));
+  if (drawn.width !== side || drawn.height !== side)
+    throw new PictureError(path, `the drawing is not square: ${drawn.width} x ${drawn.height} pixels where ${side} x ${side} were expected`);
+  return resample(drawn, size, size, 'lanczos');
+}
+
+async function rasterise(image: Sharp, channels: 1 | 3): Promise<{ pixels: Uint8Array; width: number; height: number; channels: number }> {
+  const { data, info } = await image
+    .toColourspace(channels === 1 ? 'b-w' : 'srgb')
+    .raw({ depth: 'uchar' })
+    .toBuffer({ resolveWithObject: true });
+  if (info.channels !== channels) throw new Error(`decoded to ${info.channels} channels where ${channels} were expected`);
+  return { pixels: data, width: info.width, height: info.height, channels };
+}
+
+/** @throws PictureError for what concerns this file; DiskError where the machine itself is short of something */
+function readPicture(path: string): Uint8Array<ArrayBuffer> {
+  try {
+    return disk.readFile(path, MAX_BYTES);
+  } catch (error) {
+    if (error instanceof DiskError && !['ENOMEM', 'EMFILE', 'ENFILE'].includes(error.code))
+      throw new PictureError(path, error.message.replace(`cannot read ${path}: `, ''), error);
+    throw error;
+  }
+}
+
+/** Runs a step of the decoder, whose errors name no file. */
+async function attempt<T>(path: string, step: () => Promise<T>): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    const said = error instanceof Error ? error.message.replace(/\s+/g, ' ').trim() : String(error);
+    const truncated = /premature end|read error|unable to parse|end of (file|stream|image)|truncated|unexpected end/i.test(said);
+    throw new PictureError(path, `${truncated ? 'the file is cut off or damaged' : 'it cannot be decoded'} (${said})`, error);
+  }
+}
+
+/** Bytes for a message: printable text as it is, anything else as hexadecimal. */
+function quote(bytes: Uint8Array): string {
+  const text = Buffer.from(bytes).toString('latin1').trimEnd();
+  return /^[\x20-\x7e\t\r\n]*$/.test(text) ? JSON.stringify(text) : `bytes ${Buffer.from(bytes.subarray(0, 8)).toString('hex')}`;
+}
+
+function megapixels(pixels: number): string {
+  return (pixels / 1e6).toFixed(pixels % 1e6 === 0 ? 0 : 1);
+}

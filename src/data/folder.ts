@@ -1,0 +1,256 @@
+/** Class folders: each sub-folder is a class, every picture below it an example. What ImageNet looks like on a disk, and most people's own pictures. */
+import { createHash } from 'node:crypto';
+import { basename, extname, join, resolve } from 'node:path';
+import { FailureError } from '../core/errors.js';
+import { disk } from '../io/disk.js';
+import type { Decoder } from './job.js';
+import { PictureError, pictureFormat } from './job.js';
+import type { DataSet, ImageSource } from './source.js';
+import { checkIndex, pictureBytes } from './source.js';
+
+/** A picture that could not be used, and the one that stands in for it. */
+export interface Broken {
+  readonly path: string;
+  readonly reason: string;
+  readonly replacedBy: string;
+}
+
+export interface FolderOptions {
+  /** Pixels a side. */
+  readonly size: number;
+  readonly channels: 1 | 3;
+  /** What a broken picture does: 'error' (default) stops; 'skip' puts another picture of its class in its place, the same one each time. */
+  readonly broken?: 'error' | 'skip';
+  /** The most broken pictures that 'skip' accepts in a part of the set; by default 1 % of them, and at least 10. */
+  readonly maxBroken?: number;
+  /** Called once for each broken picture that is skipped. */
+  readonly onBroken?: (broken: Broken) => void;
+  /** Keep decoded pictures in memory; by default if all of a part fit in 256 MiB. */
+  readonly keep?: boolean;
+}
+
+const KEEP_BYTES = 2 ** 28;
+/** Held out of a set that brings no held-out part: this share, and no more than this many. */
+const HELD_OUT_SHARE = 0.05;
+const HELD_OUT_MOST = 2000;
+/** Deeper folders are a circle of links. */
+const MAX_DEPTH = 32;
+/** Endings that are taken for pictures without looking: with millions of files looking takes minutes, and decoding looks anyway. */
+const PICTURE_NAMES = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif']);
+const FORMATS = 'JPEG, PNG, WebP or GIF';
+
+/** A file and its class, its path relative to the folder that was opened. */
+interface Entry {
+  readonly path: string;
+  readonly label: number;
+}
+
+/**
+ * Opens a folder of pictures. Layouts: `class/...` (5 % are held out, by a hash of each path, so that files added later change no other's
+ * side); `train/class/...` beside `val/class/...` or `test/class/...`; pictures without sub-folders, which are one class.
+ * Only lists files: pictures are decoded when loaded. Hidden files and folders are ignored, and so are files that are no pictures.
+ * @throws FailureError for an empty folder, a class without pictures, classes that do not match
+ */
+export function openFolder(folder: string, options: FolderOptions): DataSet {
+  const names = subfolders(folder);
+  const part = (name: string, root: string, classes: readonly string[], entries: readonly Entry[]): FolderSource =>
+    new FolderSource(`${folder}, ${name}`, root, classes, entries, options);
+
+  const other = ['val', 'test'].find((name) => names.includes(name));
+  const separate = names.includes('train') && other !== undefined;
+  const root = names.includes('train') && (separate || names.length === 1) ? join(folder, 'train') : folder;
+  const { classes, entries } = listClasses(root);
+  if (separate) {
+    const held = listHeldOut(join(folder, other!), classes, root);
+    return { train: part('training part', root, classes, entries), heldOut: part(`${other} part`, join(folder, other!), classes, held) };
+  }
+  const held = chooseHeldOut(entries);
+  return {
+    train: part('training part', root, classes, entries.filter((entry) => !held.has(entry))),
+    heldOut: part('held-out part', root, classes, entries.filter((entry) => held.has(entry))),
+  };
+}
+
+/** Classes are the sub-folders by name (order of UTF-16 units, the same in every locale); entries are sorted by class, then path. */
+function listClasses(root: string): { classes: string[]; entries: Entry[] } {
+  const classes = subfolders(root);
+  if (classes.length === 0) {
+    const paths = picturesBelow(root, '', 0);
+    if (paths.length < 2)
+      throw new FailureError(
+        `${root} has ${paths.length === 0 ? 'no pictures' : 'one picture'} and no sub-folders. Put pictures (${FORMATS}) into a sub-folder for each class`,
+      );
+    return { classes: [basename(resolve(root))], entries: paths.map((path) => ({ path, label: 0 })) };
+  }
+  const entries = classes.flatMap((name, label) => picturesBelow(root, name, 1).map((path) => ({ path, label })));
+  const filled = new Set(entries.map((entry) => entry.label));
+  const empty = classes.filter((_, label) => !filled.has(label));
+  if (entries.length === 0) throw new FailureError(`${root} has ${count(classes.length, 'sub-folder')} and no picture (${FORMATS}) in ${classes.length === 1 ? 'it' : 'any of them'}`);
+  if (empty.length > 0)
+    throw new FailureError(
+      `${root}: no picture (${FORMATS}) in class folder${empty.length === 1 ? '' : 's'} ${some(empty)}. Every sub-folder is a class: put pictures into it, or move it away`,
+    );
+  if (entries.length < 2) throw new FailureError(`${root} has one picture; at least two are needed, as one is held out`);
+  return { classes, entries };
+}
+
+/** The pictures of `val` or `test`, with the training part's labels. A class may be absent here, not there. */
+function listHeldOut(folder: string, classes: readonly string[], trainFolder: string): Entry[] {
+  const names = subfolders(folder);
+  const unknown = names.filter((name) => !classes.includes(name));
+  if (unknown.length > 0) throw new FailureError(`${folder} has class folder${unknown.length === 1 ? '' : 's'} ${some(unknown)}, which ${trainFolder} does not have`);
+  const entries = names.flatMap((name) => picturesBelow(folder, name, 1).map((path) => ({ path, label: classes.indexOf(name) })));
+  if (entries.length === 0) throw new FailureError(`${folder} has no picture (${FORMATS}) in class folders. Fill it like ${trainFolder}, or move it away to hold out a part of the training pictures`);
+  return entries;
+}
+
+/** Those whose path hashes low; at least one, and never a class's last picture. */
+function chooseHeldOut(entries: readonly Entry[]): Set<Entry> {
+  const hashed = entries.map((entry) => ({ entry, hash: createHash('sha256').update(entry.path).digest().readUInt32BE() / 2 ** 32 }));
+  hashed.sort((a, b) => a.hash - b.hash || (a.entry.path < b.entry.path ? -1 : 1));
+  const left = new Map<number, number>();
+  for (const { label } of entries) left.set(label, (left.get(label) ?? 0) + 1);
+  const held = new Set<Entry>();
+  for (const { entry, hash } of hashed) {
+    if (held.size >= HELD_OUT_MOST || (hash >= HELD_OUT_SHARE && held.size > 0)) break;
+    const rest = left.get(entry.label)! - 1;
+    if (rest === 0) continue;
+    left.set(entry.label, rest);
+    held.add(entry);
+  }
+  // Every class has one picture: the training part must do without one of them.
+  if (held.size === 0) held.add(hashed[0]!.entry);
+  return held;
+}
+
+function subfolders(folder: string): string[] {
+  return disk.list(folder).filter((name) => !name.startsWith('.') && isPlain(name) && disk.stat(join(folder, name)).kind === 'folder');
+}
+
+/** False for names that say "picture": a thousand of them need no thousand looks. */
+function isPlain(name: string): boolean {
+  return !PICTURE_NAMES.has(extname(name).toLowerCase());
+}
+
+/** Paths, relative to the root and in order, of the pictures in a folder and below it. */
+function picturesBelow(root: string, folder: string, depth: number): string[] {
+  if (depth > MAX_DEPTH) throw new FailureError(`${join(root, folder)} is ${depth} folders deep: probably a link that leads back to a folder above it. Remove the link`);
+  return disk.list(join(root, folder)).flatMap((name) => {
+    if (name.startsWith('.')) return [];
+    const path = folder === '' ? name : `${folder}/${name}`;
+    if (!isPlain(name)) return [path];
+    const { kind } = disk.stat(join(root, path));
+    if (kind === 'folder') return picturesBelow(root, path, depth + 1);
+    return kind === 'file' && looksLikePicture(join(root, path)) ? [path] : [];
+  });
+}
+
+function looksLikePicture(path: string): boolean {
+  const file = disk.open(path);
+  try {
+    return pictureFormat(file.read(0, Math.min(12, file.size))) !== undefined;
+  } finally {
+    file.close();
+  }
+}
+
+class FolderSource implements ImageSource {
+  readonly size: number;
+  readonly channels: 1 | 3;
+  readonly length: number;
+  readonly #kept: (Uint8Array | undefined)[] | undefined;
+  readonly #skip: boolean;
+  readonly #maxBroken: number;
+  readonly #onBroken: ((broken: Broken) => void) | undefined;
+  /** Pictures found broken; each counts once. */
+  readonly #broken = new Set<number>();
+
+  constructor(
+    readonly name: string,
+    readonly root: string,
+    readonly classes: readonly string[],
+    readonly entries: readonly Entry[],
+    options: FolderOptions,
+  ) {
+    this.size = options.size;
+    this.channels = options.channels;
+    this.length = entries.length;
+    this.#skip = options.broken === 'skip';
+    this.#maxBroken = options.maxBroken ?? Math.max(10, Math.floor(entries.length / 100));
+    this.#onBroken = options.onBroken;
+    const keep = options.keep ?? entries.length * pictureBytes(options) < KEEP_BYTES;
+    this.#kept = keep ? new Array<undefined>(entries.length) : undefined;
+  }
+
+  label(i: number): number {
+    return this.entries[checkIndex(this, i)]!.label;
+  }
+
+  path(i: number): string {
+    return join(this.root, this.entries[checkIndex(this, i)]!.path);
+  }
+
+  peek(i: number): Uint8Array | undefined {
+    return this.#kept?.[checkIndex(this, i)];
+  }
+
+  async load(i: number, decode: Decoder = decodeHere): Promise<Uint8Array> {
+    const ready = this.peek(i);
+    if (ready !== undefined) return ready;
+    const pixels = this.#skip ? await this.#loadOrReplace(i, decode) : await this.#decode(i, decode);
+    if (this.#kept !== undefined) this.#kept[i] = pixels;
+    return pixels;
+  }
+
+  #decode(i: number, decode: Decoder): Promise<Uint8Array> {
+    return decode({ kind: 'photo', path: this.path(i), size: this.size, channels: this.channels });
+  }
+
+  /** In place of a broken picture: the next of its class that is sound, so that the label stays true and picture i is always the same. */
+  async #loadOrReplace(i: number, decode: Decoder): Promise<Uint8Array> {
+    const label = this.label(i);
+    const found: { index: number; error: PictureError }[] = [];
+    for (let step = 0; step < this.length; step++) {
+      const index = (i + step) % this.length;
+      if (this.label(index) !== label) continue;
+      try {
+        const pixels = await this.#decode(index, decode);
+        for (const { index: bad, error } of found) this.#report(bad, error, this.path(index));
+        return pixels;
+      } catch (error) {
+        if (!(error instanceof PictureError)) throw error;
+        found.push({ index, error });
+        if (found.length > this.#maxBroken) break;
+      }
+    }
+    const { error } = found[0]!;
+    throw new FailureError(`cannot use picture ${error.path}: ${error.reason}. No other of class ${this.classes[label]} could take its place: ${count(found.length, 'picture')} tried, all broken`,
+      { cause: error },
+    );
+  }
+
+  #report(index: number, error: PictureError, replacedBy: string): void {
+    if (this.#broken.has(index)) return;
+    this.#broken.add(index);
+    if (this.#broken.size > this.#maxBroken)
+      throw new FailureError(
+        `${this.name}: ${this.#broken.size} of ${this.length} pictures are broken, and at most ${this.#maxBroken} are skipped. The last one, ${error.path}: ${error.reason}`,
+        { cause: error },
+      );
+    this.#onBroken?.({ path: error.path, reason: error.reason, replacedBy });
+  }
+}
+
+async function decodeHere(...[job]: Parameters<Decoder>): ReturnType<Decoder> {
+  return (await import('./decode.js')).decode(job);
+}
+
+function count(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? '' : 's'}`;
+}
+
+/** The first few names, quoted. */
+function some(names: readonly string[]): string {
+  const shown = names.slice(0, 5).map((name) => `"${name}"`);
+  return names.length > shown.length ? `${shown.join(', ')} and ${names.length - shown.length} more` : shown.join(', ');
+}

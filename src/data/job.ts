@@ -1,0 +1,36 @@
+/** What a decoding thread is asked, and how it says no. Apart from the decoder, so that asking does not load it. */
+import { FailureError } from '../core/errors.js';
+
+/** What to decode, and into what: size * size * channels bytes. */
+export interface DecodeJob {
+  /** 'photo': JPEG, PNG, WebP or GIF, centre crop. 'drawing': a square SVG on white. */
+  readonly kind: 'photo' | 'drawing';
+  readonly path: string;
+  /** Pixels a side. */
+  readonly size: number;
+  readonly channels: 1 | 3;
+}
+
+/** Does a job: a function of the job alone. Rejects with PictureError for a broken picture. */
+export type Decoder = (job: DecodeJob) => Promise<Uint8Array>;
+
+/** One picture cannot be used; others may be. The message names the path and the reason. */
+export class PictureError extends FailureError {
+  constructor(
+    readonly path: string,
+    readonly reason: string,
+    cause?: unknown,
+  ) {
+    super(`cannot use picture ${path}: ${reason}. Mend the file or remove it, or let broken pictures be skipped`, { cause });
+  }
+}
+
+/** The format of a picture's file by its first 12 bytes; undefined if it is none that we read. */
+export function pictureFormat(head: Uint8Array): 'jpeg' | 'png' | 'webp' | 'gif' | undefined {
+  const text = Buffer.from(head.subarray(0, 12)).toString('latin1');
+  if (text.startsWith('\xff\xd8\xff')) return 'jpeg';
+  if (text.startsWith('\x89PNG\r\n\x1a\n')) return 'png';
+  if (text.startsWith('RIFF') && text.slice(8) === 'WEBP') return 'webp';
+  if (text.startsWith('GIF87a') || text.startsWith('GIF89a')) return 'gif';
+  return undefined;
+}

@@ -1,0 +1,243 @@
+/**
+ * The objective: every loss and every stop-gradient, each with its reason. method.md sections 3, 4 and 6.
+ *
+ * The four paradigms of the paper's figure 1 are settings of one loss, || P(input, t) - target ||^2; see PARADIGMS.
+ * Shapes: B pictures, k denoising passes for one encoding, N tokens, C latent channels, d width.
+ */
+import { meanPool, mlp } from '../nn/layers.js';
+import type { Weights } from '../nn/weights.js';
+import { cat, cosineSimilarity, crossEntropy, full, l1Loss, mseLoss, noGrad, onesLike, type Tensor, tensor, where } from '../torch/index.js';
+import type { Draws } from './draws.js';
+import type { Denoised, Encoded, Model } from './model.js';
+
+export interface ObjectiveConfig {
+  /** What the network predicts: the clean latent (cure 2 of section 4), or the velocity z - eps. */
+  readonly target: 'clean' | 'velocity';
+  /** Cure 1: no gradient into the target. Always so for an EMA or frozen target, whose weights are not trained. */
+  readonly stopGradient: boolean;
+  /** Who encodes the target: the average of the weights, the online network itself, or a frozen network trained before. */
+  readonly targetEncoder: 'ema' | 'online' | 'frozen';
+  /** `noised`: z_t = t zc + (1 - t) eps. `clean`: zc itself at t = 1, which is self-distillation. */
+  readonly input: 'noised' | 'clean';
+  /** Whether the diffusion loss reaches the encoder through z_t. */
+  readonly gradientIntoInput: boolean;
+  /** Share of patches hidden from the online encoder on every second picture (even global index); 0: no mask. */
+  readonly mask: number;
+  /** k: denoising passes for one encoding. */
+  readonly passes: number;
+  /** t = sigmoid(mean + std n), n normal; then t' = shift t / (1 + (shift - 1) t). */
+  readonly time: { readonly mean: number; readonly std: number; readonly shift: number };
+  /** With this probability the decoder sees s z1 + (1 - s) eps, s uniform in [from, 1): it learns to forgive the sampler's errors. */
+  readonly decoderNoise: { readonly probability: number; readonly from: number };
+  /** Rate at which the class is replaced by the null class, for classifier-free guidance. */
+  readonly dropClass: number;
+  /** False: no label is used anywhere (a label-free run). */
+  readonly labels: boolean;
+  /** Weight of each loss; one that is 0 is not computed. */
+  readonly weights: {
+    readonly reconstruction: number;
+    readonly perceptual: number;
+    readonly denoise: number;
+    readonly align: number;
+    readonly represent: number;
+    readonly classify: number;
+  };
+}
+
+export type LossName = keyof ObjectiveConfig['weights'];
+
+type DeepPartial<T> = { readonly [K in keyof T]?: T[K] extends object ? DeepPartial<T[K]> : T[K] };
+
+/** The settings that make each paradigm of figure 1; all else is shared, so that a comparison changes nothing else. */
+export const PARADIGMS = {
+  /** Clean target from the EMA encoder on the full view, input from the online encoder on a masked one: stable. */
+  dsd: { target: 'clean', stopGradient: true, targetEncoder: 'ema', input: 'noised' },
+  /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
+  naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0 },
+  /** Latent diffusion, stage one: an autoencoder alone. */
+  autoencoder: { targetEncoder: 'online', mask: 0, weights: { denoise: 0, align: 0, represent: 0, classify: 0 } },
+  /** Latent diffusion, stage two: a separate network learns the velocity of a frozen encoder's latents. */
+  'latent-diffusion': {
+    target: 'velocity',
+    stopGradient: true,
+    targetEncoder: 'frozen',
+    input: 'noised',
+    mask: 0,
+    weights: { reconstruction: 0, perceptual: 0, align: 0, represent: 0, classify: 0 },
+  },
+  /** The denoise role at t = 1 without noise predicts the EMA encoder's latent of the full view from a masked one; no decoder. */
+  'self-distillation': {
+    target: 'clean',
+    stopGradient: true,
+    targetEncoder: 'ema',
+    input: 'clean',
+    weights: { reconstruction: 0, perceptual: 0 },
+  },
+} as const satisfies Record<string, DeepPartial<ObjectiveConfig>>;
+export type Paradigm = keyof typeof PARADIGMS;
+
+/** The networks of a step. `target` is the EMA of `online`; `frozen` a network trained before, for latent diffusion's second stage. */
+export interface Networks {
+  readonly online: Model;
+  readonly target?: Model;
+  readonly frozen?: Model;
+  /** Distance of two pictures (B, H, H, ch) -> 0-d, for the perceptual loss. */
+  readonly perceptual?: (a: Tensor, b: Tensor) => Tensor;
+  /** Running centre of the teacher's logits (P), which keeps the representation head from collapsing onto one prototype. */
+  readonly center?: Tensor;
+}
+
+export interface StepInput {
+  readonly x: Tensor; // (B, H, H, ch) in [-1, 1]
+  readonly y: Tensor; // (B) int64
+  /** Global index of the first picture: even pictures are the masked ones. */
+  readonly firstImage: number;
+}
+
+export interface Losses {
+  /** Weighted sum: what is differentiated. */
+  readonly total: Tensor; // 0-d
+  /** Each loss that has a weight, without it. */
+  readonly terms: Partial<Record<LossName, Tensor>>; // 0-d each
+  /**
+   * The latent by its uses: z1 (online, clean view) as the decoder sees it, zc (online, augmented view) as the denoiser's input is made of it, z2 as
+   * the target, before its stop-gradient. Each is a node of its own even where they are one latent, so that a gradient can be asked for by use.
+   * raw: z1 before LayerNorm.
+   */
+  readonly latents: { readonly z1: Tensor; readonly zc: Tensor; readonly z2: Tensor; readonly raw: Tensor }; // (B, N, C)
+  /** Mean of the teacher's logits over the batch (P), by which the centre moves. */
+  readonly teacherMean?: Tensor;
+}
+
+/** sg(): the value without its history. */
+const stopGradient = (x: Tensor): Tensor => x.detach();
+
+/** t' = a t / (1 + (a - 1) t), elementwise. */
+const shifted = (t: Tensor, a: number): Tensor => (a === 1 ? t : t.mul(a).div(t.mul(a - 1).add(1)));
+
+/** Logits of the representation head: unit vectors times unit prototypes. pooled (B, d) -> (B, P). */
+function prototypeLogits(weights: Weights, pooled: Tensor): Tensor {
+  const unit = (v: Tensor) => v.div(v.norm(2, -1, true).clamp(1e-12));
+  const w = weights.at('represent');
+  return unit(mlp([w.linear('0'), w.linear('2')], (h) => h.gelu(), pooled)).matmul(unit(w.get('prototypes')).transpose(0, 1));
+}
+
+/**
+ * The online encoder's augmented view: even pictures are encoded again with patches hidden, odd ones reuse the clean encoding (an augmentation
+ * on every second picture costs half a pass). Rows come back in the batch's order.
+ */
+function augmented(online: Model, input: StepInput, clean: Encoded, draws: Draws, share: number): { z: Tensor; pooled: Tensor } {
+  const B = input.x.shape[0] as number;
+  const even = input.firstImage % 2;
+  const maskedRows = Math.ceil((B - even) / 2);
+  if (share === 0 || maskedRows === 0) return { z: clean.z, pooled: meanPool(clean.tokens) };
+  const second = (x: Tensor, start: number) => x.slice(0, start, B, 2);
+  const masked = online.encode(second(input.x, even), { mask: second(draws.mask, even).lt(share) });
+  const order = BigInt64Array.from({ length: B }, (_, row) =>
+    BigInt(row % 2 === even ? (row - even) / 2 : maskedRows + (row - (1 - even)) / 2),
+  );
+  const rows = tensor(order, [B], { device: input.x.device });
+  const merge = (of: (e: Encoded) => Tensor) => cat([of(masked), second(of(clean), 1 - even)], 0).indexSelect(0, rows);
+  return { z: merge((e) => e.z), pooled: merge((e) => meanPool(e.tokens)) };
+}
+
+/** All losses of a step. Deterministic given `draws`. */
+export function losses(networks: Networks, input: StepInput, draws: Draws, config: ObjectiveConfig): Losses {
+  const { online } = networks;
+  const { weights } = config;
+  const { depth, classes: K } = online.config;
+  const terms: Partial<Record<LossName, Tensor>> = {};
+  const labels = config.labels && K > 0;
+  const wantsDenoiser = weights.denoise > 0 || weights.align > 0;
+  const wantsTeacher = wantsDenoiser || weights.represent > 0;
+
+  // --- z2, the target. A teacher's weights are an average or frozen, never trained by this loss: no gradient is recorded at all.
+  const tapAfter = Math.ceil((2 * depth) / 3);
+  const teacherModel = config.targetEncoder === 'ema' ? networks.target : config.targetEncoder === 'frozen' ? networks.frozen : undefined;
+  const encodeTeacher = (): Encoded | undefined =>
+    wantsTeacher && teacherModel ? noGrad(() => teacherModel.encode(input.x, { tapAfter })) : undefined;
+  const external = encodeTeacher();
+
+  // --- z1 and zc, the online encoder's clean and augmented views. With a frozen encoder there is no online one: z = zc = z2.
+  const frozen = config.targetEncoder === 'frozen';
+  const first = frozen ? (external as Encoded) : online.encode(input.x, config.targetEncoder === 'online' ? { tapAfter } : {});
+  const view = frozen ? { z: first.z, pooled: meanPool(first.tokens) } : augmented(online, input, first, draws, config.mask);
+  const teacher = external ?? first;
+  const use = (z: Tensor): Tensor => z.view(...z.shape);
+  const [z1, zc, z2] = [use(first.z), use(view.z), use(teacher.z)];
+
+  // --- reconstruction: the decoder sees z1, half of the time a little noised. The gradient reaches the encoder: this is what fills the latent.
+  if (weights.reconstruction > 0 || weights.perceptual > 0) {
+    const { probability, from } = config.decoderNoise;
+    const [chosen, level] = draws.decodeLevel.chunk(2, 1) as [Tensor, Tensor]; // (B, 1) each
+    const s = where(chosen.lt(probability), level.mul(1 - from).add(from), onesLike(level)).unsqueeze(-1); // (B, 1, 1)
+    const picture = online.decode(probability > 0 ? z1.mul(s).add(draws.decodeNoise.mul(s.neg().add(1))) : z1);
+    if (weights.reconstruction > 0) terms.reconstruction = l1Loss(picture, input.x);
+    if (weights.perceptual > 0 && networks.perceptual) terms.perceptual = networks.perceptual(picture, input.x);
+  }
+
+  // --- denoise: || P(z_t, t, y) - target ||^2
+  if (wantsDenoiser) {
+    const [B, k, N, C] = draws.noise.shape as [number, number, number, number];
+    const flat = (x: Tensor) => x.reshape(B * k, ...x.shape.slice(2)); // (B, k, ...) -> (B k, ...)
+    const noised = config.input === 'noised';
+    const drawn = shifted(draws.time.mul(config.time.std).add(config.time.mean).sigmoid(), config.time.shift);
+    const t = flat(noised ? drawn : onesLike(drawn)); // (B k)
+    const eps = flat(draws.noise); // (B k, N, C)
+    const repeat = (x: Tensor) => (k === 1 ? x : flat(x.unsqueeze(1).expand(B, k, ...x.shape.slice(1))));
+
+    // The diffusion loss trains the encoder through its input (inferred from the paper); the switch shows what that is worth.
+    const source = repeat(config.gradientIntoInput ? zc : stopGradient(zc));
+    const tt = t.to({ dtype: eps.dtype }).view(B * k, 1, 1);
+    const zt = noised ? source.mul(tt).add(eps.mul(tt.neg().add(1))) : source; // (B k, N, C)
+    const y = repeat(input.y);
+    const asked = labels ? where(flat(draws.drop).lt(config.dropClass), K, y) : full([B * k], K, { dtype: 'int64', device: y.device });
+    const predicted: Denoised = online.denoise(
+      zt,
+      t,
+      asked.to({ dtype: 'int64' }),
+      weights.align > 0 ? { tapAfter: Math.ceil(depth / 3) } : {},
+    );
+
+    // Cure 1: with gradient into the target the cheapest way down is to shrink the latent's variance (E tr Var(z | z_t) falls), so z2 is cut off.
+    const z = repeat(config.stopGradient ? stopGradient(z2) : z2);
+    // Cure 2: a velocity target contains eps, of full rank, and drives the predictor's rank above its target's; a clean one lets it be a low-rank filter.
+    const target = config.target === 'velocity' ? z.sub(eps) : z;
+    if (weights.denoise > 0) terms.denoise = mseLoss(predicted.prediction, target.reshape(B * k, N, C));
+
+    // --- align: an early denoiser layer looks like a late teacher layer. The teacher is the goal, not a party: stop-gradient.
+    if (weights.align > 0 && predicted.tap && teacher.tap) {
+      const w = online.weights.at('align');
+      const student = mlp([w.linear('0'), w.linear('2'), w.linear('4')], (h) => h.silu(), predicted.tap); // (B k, N, d)
+      const goal = repeat(stopGradient(teacher.tap));
+      terms.align = cosineSimilarity(student.to({ dtype: goal.dtype }), goal, -1)
+        .mean()
+        .neg()
+        .add(1);
+    }
+  }
+
+  // --- represent: the augmented view's prototypes follow the teacher's sharpened, centred ones (DINO). Stop-gradient: the teacher's side is the label.
+  let teacherMean: Tensor | undefined;
+  if (weights.represent > 0) {
+    const student = prototypeLogits(online.weights, view.pooled).div(0.1).logSoftmax(-1); // (B, P)
+    const logits = noGrad(() => prototypeLogits((teacherModel ?? online).weights, stopGradient(meanPool(teacher.tokens))));
+    const label = noGrad(() => (networks.center ? logits.sub(networks.center) : logits).div(0.04).softmax(-1));
+    terms.represent = label.mul(student).sum(-1).mean().neg();
+    teacherMean = noGrad(() => logits.mean(0));
+  }
+
+  // --- classify: a linear probe on the clean view's pooled tokens, with gradient, so that labels shape the representation.
+  if (weights.classify > 0 && labels) {
+    const w = online.weights.linear('classify');
+    terms.classify = crossEntropy(
+      mlp([w], (h) => h, meanPool(first.tokens)),
+      input.y,
+    );
+  }
+
+  const names = Object.keys(terms) as LossName[];
+  const total = names.map((name) => (terms[name] as Tensor).mul(weights[name])).reduce((sum, term) => sum.add(term));
+  const latents = { z1, zc, z2, raw: first.raw };
+  return teacherMean ? { total, terms, latents, teacherMean } : { total, terms, latents };
+}

@@ -1,0 +1,94 @@
+/**
+ * From noise to a latent: Euler and Heun on a shifted time grid, with classifier-free guidance. method.md section 7.
+ *
+ * Generic over the tensor: it needs four operations and imports no engine, so that a browser runs this very file. It is a generator that
+ * asks for predictions instead of calling a network: the caller answers at once or after awaiting, as its engine wants.
+ */
+
+/** The operations on latents that a solver needs. */
+export interface Latents<T> {
+  /** a * x + b * y, a new tensor. */
+  mix(a: number, x: T, b: number, y: T): T;
+  /** x twice, one after the other along the batch. */
+  pair(x: T): T;
+  /** The two halves of a batch. */
+  halves(x: T): [T, T];
+  /** Called once for each tensor that the solver made or was given as an answer, when it is done with it. */
+  free(x: T): void;
+}
+
+/** What the network is asked: its prediction at (z, t). When `guided`, z is a pair: the first half wants the class, the second none. */
+export interface Question<T> {
+  readonly z: T;
+  readonly t: number;
+  readonly guided: boolean;
+}
+
+export interface SamplerOptions {
+  readonly solver: 'euler' | 'heun';
+  /** Steps of the grid; Heun asks twice in each but the last. */
+  readonly steps: number;
+  /** Scale s of u + s (c - u); 1 means no guidance. */
+  readonly guidance: number;
+  /** Guidance is applied while t lies in this interval, ends included. */
+  readonly interval: readonly [number, number];
+  /** a of t' = a t / (1 + (a - 1) t). */
+  readonly shift: number;
+  /** What the network predicts. */
+  readonly target: 'clean' | 'velocity';
+}
+
+/** The times t_0 = 0 (noise) to t_steps = 1 (clean): t' = a t / (1 + (a - 1) t) of an even grid. */
+export function timeGrid(steps: number, shift: number): number[] {
+  return Array.from({ length: steps + 1 }, (_, i) => {
+    const t = i / steps;
+    return (shift * t) / (1 + (shift - 1) * t);
+  });
+}
+
+/**
+ * Solves dz/dt = v from t = 0 to 1 starting at `noise`, which stays the caller's. A network that predicts the clean latent f gives
+ * v = (f - z) / (1 - t); since the last step lands on t = 1 by Euler, 1 - t is never zero where it divides, and nothing is clamped.
+ */
+export function* sample<T>(latents: Latents<T>, noise: T, options: SamplerOptions): Generator<Question<T>, T, T> {
+  const { mix, pair, halves, free } = latents;
+  const [from, to] = options.interval;
+
+  function* velocity(z: T, t: number): Generator<Question<T>, T, T> {
+    const guided = options.guidance !== 1 && t >= from && t <= to;
+    let prediction: T;
+    if (guided) {
+      const both = pair(z);
+      const answer = yield { z: both, t, guided };
+      const [conditional, unconditional] = halves(answer);
+      prediction = mix(options.guidance, conditional, 1 - options.guidance, unconditional);
+      for (const part of [both, conditional, unconditional, answer]) free(part);
+    } else {
+      prediction = yield { z, t, guided };
+    }
+    if (options.target === 'velocity') return prediction;
+    const v = mix(1 / (1 - t), prediction, -1 / (1 - t), z);
+    free(prediction);
+    return v;
+  }
+
+  const grid = timeGrid(options.steps, options.shift);
+  let z = noise;
+  for (let i = 0; i < options.steps; i++) {
+    const [t, next] = [grid[i] as number, grid[i + 1] as number];
+    const v = yield* velocity(z, t);
+    let end = mix(1, z, next - t, v);
+    if (options.solver === 'heun' && next < 1) {
+      const ahead = yield* velocity(end, next);
+      const mean = mix(0.5, v, 0.5, ahead);
+      free(end);
+      end = mix(1, z, next - t, mean);
+      free(ahead);
+      free(mean);
+    }
+    free(v);
+    if (z !== noise) free(z);
+    z = end;
+  }
+  return z;
+}

@@ -1,0 +1,64 @@
+/** The machine under the engine: threads, memory, versions. */
+import { readFileSync, realpathSync } from 'node:fs';
+import { engine } from './call.js';
+
+export interface EngineInfo {
+  /** libtorch's. */
+  readonly version: string;
+  /** Names of the CUDA devices; empty without. */
+  readonly cuda: readonly string[];
+  readonly threads: number;
+  /** File of the BLAS in use; empty if it is part of libtorch. */
+  readonly blas: string;
+  /** Whether the processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX). */
+  readonly bf16: boolean;
+  /** File of libtorch. */
+  readonly path: string;
+}
+
+export function engineInfo(): EngineInfo {
+  const [, version, , path, blas] = engine().engine();
+  return { version, cuda: cudaNames(), threads: engine().threads(), blas: realPath(blas), bf16: hasBf16(), path: realPath(path) };
+}
+
+function cudaNames(): string[] {
+  return engine().cudaNames();
+}
+
+function realPath(path: string): string {
+  try {
+    return path && realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+/** Without asking libtorch: 1.13 does not know. */
+function hasBf16(): boolean {
+  try {
+    return /\b(avx512_bf16|amx_bf16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Threads within an operator on the CPU, from now on. At start: all cores, or OMP_NUM_THREADS. */
+export function setThreads(count: number): void {
+  engine().threads(count);
+}
+
+export const cudaAvailable = (): boolean => engine().cudaCount() > 0;
+
+/** Waits until the CUDA device has done all it was given. */
+export function synchronize(): void {
+  engine().synchronize();
+}
+
+/** Tensors alive in this thread, and bytes on the CUDA device: now, and at most since the last reset. */
+export function memory(options: { resetPeak?: boolean } = {}): { live: number; cudaAllocated: number; cudaPeak: number; cudaReserved: number } {
+  const [cudaAllocated, cudaPeak, cudaReserved] = engine().memory(options.resetPeak ?? false);
+  return { live: engine().live(), cudaAllocated, cudaPeak, cudaReserved };
+}
+
+/** Whether an error says that memory ran out (of the machine or the device). */
+export const isOutOfMemory = (error: unknown): boolean => error instanceof Error && (error as { code?: unknown }).code === 'ERR_TORCH_MEMORY';

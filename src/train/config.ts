@@ -1,0 +1,222 @@
+/**
+ * The configuration of a run: data, never code. A preset, then a JSON file, then `--set a.b=c`, each over the one before; the result is
+ * complete, checked, and saved with the run and inside its weights.
+ */
+import { z } from 'zod';
+import { nearest, UsageError } from '../core/errors.js';
+import { PARADIGMS, type Paradigm } from '../dsd/objective.js';
+import type { SamplerOptions } from '../dsd/sampler.js';
+import { checkModel, type ModelConfig } from '../dsd/sizes.js';
+
+const positive = z.number().positive();
+const count = z.int().positive();
+const share = z.number().min(0).max(1);
+const weight = z.number().min(0);
+
+const schema = z.strictObject({
+  /** Name of the preset it began as, for the record. */
+  preset: z.string(),
+  data: z.strictObject({
+    /** `openmoji`, `fashion-mnist`, or a folder: class folders of pictures, or IDX files. */
+    source: z.string().min(1),
+    /** Side in pixels to which pictures are brought. */
+    image: count,
+    /** Mirror every second picture, at random. */
+    flip: z.boolean(),
+    /** Decoding threads; the pictures of a run do not depend on it. */
+    workers: z.int().min(0).max(64),
+    /** A picture that cannot be read: stop, or put another in its place. */
+    broken: z.enum(['error', 'skip']),
+  }),
+  model: z.strictObject({
+    width: count,
+    depth: count,
+    heads: count,
+    hidden: count,
+    patch: count,
+    latent: count,
+    latentNorm: z.boolean(),
+    prototypes: count,
+  }),
+  objective: z.strictObject({
+    paradigm: z.enum(Object.keys(PARADIGMS) as [Paradigm, ...Paradigm[]]),
+    target: z.enum(['clean', 'velocity']),
+    stopGradient: z.boolean(),
+    targetEncoder: z.enum(['ema', 'online', 'frozen']),
+    input: z.enum(['noised', 'clean']),
+    gradientIntoInput: z.boolean(),
+    mask: share,
+    passes: count,
+    time: z.strictObject({ mean: z.number(), std: positive, shift: positive }),
+    decoderNoise: z.strictObject({ probability: share, from: share }),
+    dropClass: share,
+    labels: z.boolean(),
+    weights: z.strictObject({
+      reconstruction: weight,
+      perceptual: weight,
+      denoise: weight,
+      align: weight,
+      represent: weight,
+      classify: weight,
+    }),
+    /** Weights file of the frozen encoder and decoder, for latent-diffusion. */
+    frozen: z.string().optional(),
+    /** Weights file of VGG16 and LPIPS, for the perceptual loss. */
+    perceptual: z.string().optional(),
+  }),
+  train: z.strictObject({
+    /** Pictures to train on, repeats counted. Everything that has a length is counted in pictures. */
+    images: count,
+    batch: count,
+    /** Pictures a forward and backward pass; gradients of a batch are summed over its micro-batches. 0: the whole batch at once. */
+    microBatch: z.int().min(0),
+    learningRate: positive,
+    /** Linear warm-up from 0 over this many pictures. */
+    warmup: z.int().min(0),
+    /** The last share of the run over which the rate falls linearly to 0. */
+    decay: share,
+    beta1: share,
+    beta2: share,
+    epsilon: positive,
+    weightDecay: weight,
+    clip: positive,
+    /** Decay of the target encoder's average, and of the average that is sampled from. */
+    targetDecay: share,
+    averageDecay: share,
+    seed: z.int().min(0),
+    /** `auto`: bfloat16 where the processor or GPU computes in it, else float32. */
+    dtype: z.enum(['auto', 'float32', 'bfloat16']),
+  }),
+  log: z.strictObject({
+    /** Pictures between lines of metrics, between held-out measurements, and between grids with saved weights. */
+    every: count,
+    evaluate: count,
+    save: count,
+  }),
+  sample: z.strictObject({
+    solver: z.enum(['euler', 'heun']),
+    steps: count,
+    guidance: z.number().min(0),
+    interval: z.tuple([share, share]),
+    /** Rows of a grid of samples, one class a column. */
+    rows: count,
+  }),
+});
+
+export type RunConfig = z.infer<typeof schema>;
+export type DeepPartial<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T;
+export type RunSettings = DeepPartial<RunConfig>;
+
+type Tree = { [key: string]: unknown };
+const isTree = (value: unknown): value is Tree => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** `over` laid on `base`, key by key; lists and values are replaced. Keys are copied as own properties, so `__proto__` is refused as unknown later. */
+export function merge(base: Tree, over: Tree): Tree {
+  const out = new Map<string, unknown>(Object.entries(base));
+  for (const [key, value] of Object.entries(over)) {
+    const below = out.get(key);
+    out.set(key, isTree(below) && isTree(value) ? merge(below, value) : value);
+  }
+  return Object.fromEntries(out);
+}
+
+/** All settings by their dotted names, with the value each has in `config`. */
+export function settingNames(config: unknown, prefix = ''): string[] {
+  if (!isTree(config)) return [];
+  return Object.entries(config).flatMap(([key, value]) => (isTree(value) ? settingNames(value, `${prefix}${key}.`) : [`${prefix}${key}`]));
+}
+
+/**
+ * Reads `a.b=c` of --set: c is JSON where it can be read as such, else a string.
+ * @throws UsageError when there is no '='.
+ */
+export function parseSetting(text: string): Tree {
+  const at = text.indexOf('=');
+  if (at < 1) throw new UsageError(`--set wants name=value, found '${text}'; for example --set train.batch=64`);
+  const [path, value] = [text.slice(0, at).split('.'), text.slice(at + 1)];
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(value);
+  } catch {
+    parsed = value;
+  }
+  return path.reduceRight<unknown>((below, key) => Object.fromEntries([[key, below]]), parsed) as Tree;
+}
+
+/**
+ * The checked configuration of a preset and what is laid over it. The paradigm's switches come between the two, so that a paradigm is chosen
+ * by one word and any single switch of it can still be set (the collapse study's cases).
+ * @throws UsageError naming the unknown key and the nearest known one, or the key whose value does not fit with what was found.
+ */
+export function resolveConfig(preset: Tree, ...over: readonly Tree[]): RunConfig {
+  const all = [preset, ...over].reduce(merge, {});
+  const paradigm = isTree(all.objective) ? all.objective.paradigm : undefined;
+  const switches = Object.entries(PARADIGMS).find(([name]) => name === paradigm)?.[1] ?? {};
+  return checkConfig([preset, { objective: switches }, ...over].reduce(merge, {}));
+}
+
+/** A complete configuration, such as one saved with weights. @throws UsageError as resolveConfig does. */
+export function checkConfig(tree: unknown): RunConfig {
+  const result = schema.safeParse(tree);
+  if (!result.success) throw new UsageError(result.error.issues.map((issue) => explain(issue, tree)).join('\n'));
+  checkTogether(result.data);
+  return result.data;
+}
+
+function explain(issue: z.core.$ZodIssue, merged: unknown): string {
+  const path = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys
+      .map((key) => {
+        const name = path ? `${path}.${key}` : key;
+        const known = settingNames(schemaShape);
+        const guess = nearest(name, known) ?? known.find((other) => other.endsWith(`.${key}`));
+        return `there is no setting '${name}'${guess ? `; did you mean '${guess}'?` : ''}`;
+      })
+      .join('\n');
+  }
+  const found = issue.path.reduce<unknown>((value, key) => (isTree(value) ? value[String(key)] : undefined), merged);
+  return `setting '${path}': ${issue.message.charAt(0).toLowerCase()}${issue.message.slice(1)}; found ${JSON.stringify(found) ?? 'nothing'}`;
+}
+
+/** The schema as a tree of names, to suggest from. */
+const schemaShape: Tree = (function tree(type: z.ZodType): Tree {
+  if (!(type instanceof z.ZodObject)) return {};
+  return Object.fromEntries(
+    Object.entries(type.shape as Record<string, z.ZodType>).map(([key, inner]) => [key, inner instanceof z.ZodObject ? tree(inner) : 0]),
+  );
+})(schema);
+
+/** What no single key shows. */
+function checkTogether(config: RunConfig): void {
+  const { objective } = config;
+  const { batch, microBatch, images } = config.train;
+  if (microBatch > 0 && batch % microBatch !== 0)
+    throw new UsageError(`train.microBatch ${microBatch} does not divide train.batch ${batch}`);
+  if (images < batch) throw new UsageError(`train.images ${images} is less than one batch of ${batch}`);
+  if (config.sample.interval[0] > config.sample.interval[1])
+    throw new UsageError(`sample.interval must go from low to high, found ${JSON.stringify(config.sample.interval)}`);
+  if (objective.targetEncoder === 'frozen' && !objective.frozen)
+    throw new UsageError(
+      `paradigm '${objective.paradigm}' needs the weights of the autoencoder it builds on: --set objective.frozen=PATH (train one with --set objective.paradigm=autoencoder)`,
+    );
+  if (objective.weights.perceptual > 0 && !objective.perceptual)
+    throw new UsageError(
+      'objective.weights.perceptual is above 0 but no weights are given: --set objective.perceptual=PATH of a safetensors file with VGG16 and LPIPS weights',
+    );
+  if (Object.values(objective.weights).every((value) => value === 0))
+    throw new UsageError('every weight of objective.weights is 0: nothing would be trained');
+}
+
+/** The network's shapes: the configuration's, with what only the data knows. @throws UsageError when they do not fit. */
+export function modelConfig(config: RunConfig, data: { readonly channels: 1 | 3; readonly classes: number }): ModelConfig {
+  const model: ModelConfig = { ...config.model, image: config.data.image, ...data };
+  checkModel(model);
+  return model;
+}
+
+/** How samples of this run are drawn. */
+export function samplerOptions(config: RunConfig): SamplerOptions {
+  const { solver, steps, guidance, interval } = config.sample;
+  return { solver, steps, guidance, interval, shift: config.objective.time.shift, target: config.objective.target };
+}

@@ -1,0 +1,168 @@
+/**
+ * One training step: losses, gradients, clipped AdamW, averages. Nothing in it reads a value back from the device.
+ */
+import type { Batch } from '../data/loader.js';
+import { draw } from '../dsd/draws.js';
+import { Model } from '../dsd/model.js';
+import { type Losses, type LossName, losses } from '../dsd/objective.js';
+import { lpips } from '../dsd/perceptual.js';
+import type { ModelConfig } from '../dsd/sizes.js';
+import { AdamW, Average } from '../nn/optimizer.js';
+import { type Device, type DType, grad, noGrad, scope, type Tensor, tensor, zeros } from '../torch/index.js';
+import type { RunConfig } from './config.js';
+import { learningRate } from './schedule.js';
+import { loadModel, loadTensors } from './weights.js';
+
+/** What a step leaves, unread, on the device; the reader disposes of it. */
+export interface StepOutput {
+  readonly terms: Partial<Record<LossName | 'total', Tensor>>; // 0-d
+  /** Gradient norm before clipping; not finite: the step was skipped. */
+  readonly gradientNorm: Tensor; // 0-d
+  readonly latent?: Tensor; // z1 (B, N, C) of the last micro-batch
+  readonly rawLatent?: Tensor; // before LayerNorm
+}
+
+/** How fast the teacher's centre follows (DINO's 0.9). */
+const CENTER_MOMENTUM = 0.9;
+
+/** Pictures as uint8 (B, H, W, ch) to [-1, 1] on the device. */
+export function toPictures(images: Uint8Array, config: ModelConfig, device: Device): Tensor {
+  const { image, channels } = config;
+  const batch = images.length / (image * image * channels);
+  return scope(() =>
+    tensor(images, [batch, image, image, channels], { dtype: 'uint8', device }).to({ dtype: 'float32' }).div(127.5).sub(1),
+  );
+}
+
+/** Networks, optimizer and averages of a run, and what one batch does to them. */
+export class Stepper {
+  readonly online: Model;
+  /** theta_bar, whose encoder makes the targets. */
+  readonly target: Average;
+  /** The average that is saved and sampled from. */
+  readonly average: Average;
+  /** Samples and reconstructions are made with these weights. */
+  readonly averaged: Model;
+  readonly frozen: Model | undefined;
+  private readonly optimizer: AdamW;
+  private readonly targetModel: Model;
+  private readonly center: Tensor;
+  private readonly perceptual: ((a: Tensor, b: Tensor) => Tensor) | undefined;
+  private steps = 0;
+
+  constructor(
+    private readonly config: RunConfig,
+    model: ModelConfig,
+    private readonly device: Device,
+    /** The type that token-wise layers compute in. */
+    private readonly compute: DType,
+  ) {
+    const { objective, train } = config;
+    this.online = Model.init(model, train.seed, { device });
+    this.target = new Average(this.online.weights, train.targetDecay);
+    this.average = new Average(this.online.weights, train.averageDecay);
+    this.averaged = Model.of(model, this.average.weights);
+    this.targetModel = Model.of(model, this.target.weights);
+    for (const weight of this.online.weights.list()) weight.requiresGrad_(true);
+    this.optimizer = new AdamW(this.online.weights, {
+      beta1: train.beta1,
+      beta2: train.beta2,
+      epsilon: train.epsilon,
+      weightDecay: train.weightDecay,
+      clip: train.clip,
+    });
+    this.center = zeros([model.prototypes], { device });
+    if (objective.frozen) this.frozen = loadModel(objective.frozen, device).autoencoder;
+    if (objective.perceptual) this.perceptual = lpips(loadTensors(objective.perceptual, device));
+  }
+
+  /** Frees the networks, the averages and the optimizer's state. */
+  dispose(): void {
+    for (const set of [this.online, this.targetModel, this.averaged, this.frozen, this.optimizer.first, this.optimizer.second])
+      set?.dispose();
+    this.center.dispose();
+    this.optimizer.step.dispose();
+  }
+
+  /** Whether this run trains a decoder. */
+  get decodes(): boolean {
+    const { reconstruction, perceptual } = this.config.objective.weights;
+    return reconstruction > 0 || perceptual > 0;
+  }
+
+  /** One step on a batch; `images` is the number of pictures seen before it. */
+  step(batch: Batch, images: number): StepOutput {
+    return scope(() => {
+      const { microBatch, batch: size } = this.config.train;
+      const micro = microBatch > 0 ? microBatch : size;
+      const parameters = this.online.weights.list();
+      let sum: (Tensor | null)[] = parameters.map(() => null);
+      const parts: Losses[] = [];
+      for (let start = 0; start < batch.labels.length; start += micro) {
+        const end = Math.min(start + micro, batch.labels.length);
+        const part = this.microBatch(batch, start, end);
+        parts.push(part.losses);
+        sum = sum.map((total, i) => {
+          const more = part.gradients[i];
+          return total && more ? total.add(more) : (more ?? total);
+        });
+      }
+      const gradientNorm = this.optimizer.update(sum, learningRate(this.config.train, images));
+      if (this.config.objective.targetEncoder === 'ema') this.target.update(this.steps);
+      this.average.update(this.steps);
+      this.steps++;
+      return noGrad(() => this.output(parts, gradientNorm));
+    });
+  }
+
+  /** Losses and gradients of some rows of a batch, weighted by their share of it; frees the graph. */
+  private microBatch(batch: Batch, start: number, end: number): { losses: Losses; gradients: (Tensor | null)[] } {
+    return scope(() => {
+      const { config, device } = this;
+      const count = end - start;
+      const firstImage = batch.firstImage + start;
+      const values = batch.images.length / batch.labels.length;
+      const x = toPictures(batch.images.subarray(start * values, end * values), this.online.config, device);
+      const y = tensor(batch.labels.subarray(start, end), [count], { device }).to({ dtype: 'int64' });
+      const draws = draw(this.online.config, config.train.seed, firstImage, count, config.objective.passes, { dtype: 'float32', device });
+      const networks = {
+        online: this.online.in(this.compute),
+        target: noGrad(() => this.targetModel.in(this.compute)),
+        center: this.center,
+        ...(this.frozen ? { frozen: this.frozen.in(this.compute) } : {}),
+        ...(this.perceptual ? { perceptual: this.perceptual } : {}),
+      };
+      const out = losses(networks, { x, y, firstImage }, draws, config.objective);
+      const share = count / batch.labels.length;
+      const gradients = grad([share === 1 ? out.total : out.total.mul(share)], this.online.weights.list(), undefined, {
+        allowUnused: true,
+      });
+      return { losses: detached(out), gradients };
+    });
+  }
+
+  private output(parts: readonly Losses[], gradientNorm: Tensor): StepOutput {
+    const mean = (of: (part: Losses) => Tensor) =>
+      parts
+        .map(of)
+        .reduce((a, b) => a.add(b))
+        .div(parts.length);
+    const first = parts[0] as Losses;
+    const terms: Partial<Record<LossName | 'total', Tensor>> = { total: mean((p) => p.total) };
+    for (const name of Object.keys(first.terms) as LossName[]) terms[name] = mean((p) => p.terms[name] as Tensor);
+    if (first.teacherMean)
+      this.center.lerp_(
+        mean((p) => p.teacherMean as Tensor),
+        1 - CENTER_MOMENTUM,
+      );
+    const { z1, raw } = (parts.at(-1) as Losses).latents;
+    return { terms, gradientNorm, ...(z1 ? { latent: z1 } : {}), ...(raw ? { rawLatent: raw } : {}) };
+  }
+}
+
+/** The values of a step's losses without their history, so that leaving the scope frees the graph. */
+function detached(out: Losses): Losses {
+  const cut = <T extends Partial<Record<string, Tensor>>>(tensors: T): T =>
+    Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name, value?.detach()])) as T;
+  return { ...out, total: out.total.detach(), terms: cut(out.terms), latents: cut(out.latents) };
+}

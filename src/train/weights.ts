@@ -1,0 +1,162 @@
+/**
+ * Weights on disk: one safetensors file with the parameters in float32 under the names of dsd/sizes.ts, and beside them, as metadata, the
+ * whole configuration, so that a file is enough to use a model. Of a latent-diffusion run the frozen autoencoder lies in it too, under
+ * `frozen.`.
+ */
+import { join } from 'node:path';
+import { FailureError, UsageError } from '../core/errors.js';
+import { Model } from '../dsd/model.js';
+import { type ModelConfig, type ParameterSpec, parameters } from '../dsd/sizes.js';
+import { type Disk, disk as realDisk } from '../io/disk.js';
+import { readSafetensors, type SafeTensor, writeSafetensors } from '../io/safetensors.js';
+import { Weights } from '../nn/weights.js';
+import { type Device, type Tensor, tensor } from '../torch/index.js';
+import { checkConfig, modelConfig, type RunConfig } from './config.js';
+
+export const WEIGHTS_FILE = 'weights.safetensors';
+const FORMAT = 'dsd-1';
+const FROZEN = 'frozen.';
+
+/** What a weights file says of itself. */
+export interface WeightsInfo {
+  readonly config: RunConfig;
+  readonly model: ModelConfig;
+  readonly classes: readonly string[];
+  /** Pictures trained on. */
+  readonly images: number;
+  /** `average`: the exponential moving average, from which one samples; `raw`: the optimizer's own. */
+  readonly kind: 'average' | 'raw';
+}
+
+/** A model ready to use. */
+export interface Loaded extends WeightsInfo {
+  readonly denoiser: Model;
+  /** Encodes and decodes: the denoiser itself, but for latent diffusion. */
+  readonly autoencoder: Model;
+}
+
+/** The file that a path means: itself, or the weights in a run's folder. @throws UsageError when there is none. */
+export function weightsPath(path: string, disk: Disk = realDisk): string {
+  if (!disk.exists(path)) throw new UsageError(`there is no file or run folder '${path}'`);
+  if (disk.stat(path).kind !== 'folder') return path;
+  const inside = join(path, WEIGHTS_FILE);
+  if (!disk.exists(inside))
+    throw new UsageError(`the folder '${path}' has no ${WEIGHTS_FILE}: name a weights file, or the folder of a run that has saved one`);
+  return inside;
+}
+
+/** Writes weights atomically. @throws DiskError. */
+export function saveWeights(
+  path: string,
+  weights: Weights,
+  frozen: Weights | undefined,
+  info: Omit<WeightsInfo, 'model'>,
+  disk: Disk = realDisk,
+): void {
+  const tensors = new Map<string, SafeTensor>();
+  for (const [prefix, set] of [
+    ['', weights],
+    [FROZEN, frozen],
+  ] as const) {
+    for (const [name, value] of set?.tensors ?? []) tensors.set(prefix + name, toFile(value));
+  }
+  const metadata = new Map([
+    ['format', FORMAT],
+    ['config', JSON.stringify(info.config)],
+    ['classes', JSON.stringify(info.classes)],
+    ['images', String(info.images)],
+    ['kind', info.kind],
+  ]);
+  writeSafetensors(path, tensors, metadata, disk);
+}
+
+function toFile(value: Tensor): SafeTensor {
+  const data = value.to({ dtype: 'float32', device: 'cpu' }).toArray() as Float32Array;
+  return { dtype: 'F32', shape: value.shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+}
+
+/** What a weights file holds, without an engine. @throws UsageError, FailureError, SafetensorsError. */
+export function readWeights(path: string, disk: Disk = realDisk): { info: WeightsInfo; tensors: Map<string, SafeTensor>; path: string } {
+  const file = weightsPath(path, disk);
+  const { tensors, metadata } = readSafetensors(file, disk);
+  if (metadata.get('format') !== FORMAT)
+    throw new FailureError(
+      `'${file}' was not written by dsd: its metadata has format ${JSON.stringify(metadata.get('format') ?? null)}, wanted "${FORMAT}"`,
+    );
+  return { info: readInfo(file, metadata, tensors), tensors, path: file };
+}
+
+function readInfo(file: string, metadata: ReadonlyMap<string, string>, tensors: ReadonlyMap<string, SafeTensor>): WeightsInfo {
+  const parse = (name: string): unknown => {
+    try {
+      return JSON.parse(metadata.get(name) ?? '');
+    } catch (cause) {
+      throw new FailureError(`'${file}': its metadata '${name}' is missing or no JSON`, { cause });
+    }
+  };
+  const config = checkConfig(parse('config'));
+  const classes = parse('classes');
+  if (!Array.isArray(classes) || !classes.every((name): name is string => typeof name === 'string'))
+    throw new FailureError(`'${file}': its metadata 'classes' is no list of names`);
+  const values = tensors.get('patch_in.weight')?.shape[1] ?? 0;
+  const channels = values / config.model.patch ** 2;
+  if (channels !== 1 && channels !== 3)
+    throw new FailureError(
+      `'${file}': patch_in.weight takes ${values} values a patch, which is neither 1 nor 3 channels of ${config.model.patch} x ${config.model.patch} pixels`,
+    );
+  const kind = metadata.get('kind') === 'raw' ? 'raw' : 'average';
+  return {
+    config,
+    model: modelConfig(config, { channels, classes: classes.length }),
+    classes,
+    images: Number(metadata.get('images') ?? 0),
+    kind,
+  };
+}
+
+/** Loads a model to use. @throws UsageError, FailureError (weights of another shape, by name), SafetensorsError. */
+export function loadModel(path: string, device: Device): Loaded {
+  const { info, tensors, path: file } = readWeights(path);
+  const table = parameters(info.model);
+  const make = (prefix: string) => Model.of(info.model, fromFile(file, tensors, table, prefix, device));
+  const denoiser = make('');
+  const hasFrozen = [...tensors.keys()].some((name) => name.startsWith(FROZEN));
+  return { ...info, denoiser, autoencoder: hasFrozen ? make(FROZEN) : denoiser };
+}
+
+function fromFile(
+  file: string,
+  tensors: ReadonlyMap<string, SafeTensor>,
+  table: ReadonlyMap<string, ParameterSpec>,
+  prefix: string,
+  device: Device,
+): Weights {
+  const out = new Map<string, Tensor>();
+  for (const [name, { shape, trainingOnly }] of table) {
+    const found = tensors.get(prefix + name);
+    if (!found) {
+      if (trainingOnly) continue;
+      throw new FailureError(`'${file}' has no tensor '${prefix}${name}', which its configuration calls for`);
+    }
+    if (found.dtype !== 'F32' || found.shape.join() !== shape.join()) {
+      throw new FailureError(
+        `'${file}': tensor '${prefix}${name}' is ${found.dtype} [${found.shape}], wanted F32 [${shape}]: these weights are of another network than their configuration says`,
+      );
+    }
+    out.set(name, tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...shape], { device }));
+  }
+  return new Weights(out);
+}
+
+/** Any safetensors file of float32 tensors as weights, such as those of a perceptual network. */
+export function loadTensors(path: string, device: Device): Weights {
+  const out = new Map<string, Tensor>();
+  for (const [name, found] of readSafetensors(path).tensors) {
+    if (found.dtype !== 'F32') throw new FailureError(`'${path}': tensor '${name}' is ${found.dtype}, wanted F32`);
+    out.set(
+      name,
+      tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...found.shape], { device }),
+    );
+  }
+  return new Weights(out);
+}
