@@ -58,6 +58,7 @@ void Bridge::report_external_memory() {
   if (int64_t change = table.take_external_change()) {
     int64_t total;
     napi_adjust_external_memory(env, change, &total);
+    external += change;
   }
 }
 

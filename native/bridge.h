@@ -4,6 +4,8 @@
 #ifndef NAPI_VERSION
 #define NAPI_VERSION 8
 #endif
+#include "optional.h"
+
 #include <node_api.h>
 
 #include <ATen/core/Tensor.h>
@@ -19,15 +21,6 @@
 #include <vector>
 
 namespace dsd {
-
-// libtorch before 2.x has an optional of its own; from 2.6 on it is the standard one.
-#if TORCH_VERSION_MAJOR >= 2
-template <typename T>
-using Optional = std::optional<T>;
-#else
-template <typename T>
-using Optional = c10::optional<T>;
-#endif
 
 // An error that becomes a JavaScript error of the given class. Thrown by the bridge itself; libtorch throws c10::Error.
 struct JsError : std::exception {
@@ -122,6 +115,7 @@ struct Bridge {
   Table table;
   std::vector<std::unique_ptr<Op>> ops;
   std::unordered_map<std::string, uint32_t> by_name;
+  int64_t external = 0;        // bytes that the garbage collector has been told of
   napi_ref reclaim = nullptr;  // JavaScript function that frees what it can, called once when memory runs out
   void report_external_memory();
 };
@@ -148,13 +142,15 @@ class Args {
   napi_value undefined() const;
 };
 
+constexpr double largest_safe = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
+
 using Function = napi_value (*)(Args&);
 struct Export {
   const char* name;
   Function function;
 };
 
-// values.cc
+// values.cc and args.cc
 std::vector<ArgSpec> read_arguments(const c10::FunctionSchema& schema);
 c10::IValue to_ivalue(const Args& args, const Op& op, const ArgSpec& spec, napi_value value);
 napi_value from_ivalue(napi_env env, Bridge& bridge, const c10::IValue& value);

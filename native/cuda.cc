@@ -1,5 +1,6 @@
 // The machine: threads, versions, device memory. Kernels for CUDA are compiled and launched by kernels/nvrtc.cc.
 #include "bridge.h"
+#include "kernels/kernels.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -45,7 +46,8 @@ napi_value synchronize(Args& a) {
   return a.undefined();
 }
 
-// memory(resetPeak): [bytes allocated on the current CUDA device, most since the last reset, bytes held by the caching allocator]
+// memory(resetPeak): [bytes allocated on the current CUDA device, most since the last reset, bytes held by the caching
+// allocator, bytes on the CPU that the garbage collector answers for]
 napi_value memory(Args& a) {
   double current = 0, peak = 0, reserved = 0;
 #ifdef DSD_CUDA
@@ -64,10 +66,11 @@ napi_value memory(Args& a) {
   }
 #endif
   napi_value array;
-  check(a.env, napi_create_array_with_length(a.env, 3, &array));
+  check(a.env, napi_create_array_with_length(a.env, 4, &array));
   check(a.env, napi_set_element(a.env, array, 0, make_number(a.env, current)));
   check(a.env, napi_set_element(a.env, array, 1, make_number(a.env, peak)));
   check(a.env, napi_set_element(a.env, array, 2, make_number(a.env, reserved)));
+  check(a.env, napi_set_element(a.env, array, 3, make_number(a.env, static_cast<double>(a.bridge.external))));
   return array;
 }
 
@@ -101,10 +104,11 @@ std::string runtime_version() {
   return config.substr(at + 14, end - at - 14);
 }
 
-// engine(): [version compiled for, version found at run time, compiled with CUDA, file of libtorch, file of the BLAS, libtorch's own description]
+// engine(): [version compiled for, version found at run time, compiled with CUDA, file of libtorch, file of the BLAS, libtorch's own description,
+// why kernels for CUDA could not be compiled (empty if they could, or have not been needed yet)]
 napi_value engine(Args& a) {
   napi_value array;
-  check(a.env, napi_create_array_with_length(a.env, 6, &array));
+  check(a.env, napi_create_array_with_length(a.env, 7, &array));
   // dlsym in the order of the addon's own libraries: the very sgemm that libtorch calls, if it is not linked into libtorch.
   const void* sgemm = dlsym(RTLD_DEFAULT, "sgemm_");
   if (!sgemm) {
@@ -123,6 +127,7 @@ napi_value engine(Args& a) {
   check(a.env, napi_set_element(a.env, array, 3, make_string(a.env, file_of(reinterpret_cast<const void*>(&at::show_config)))));
   check(a.env, napi_set_element(a.env, array, 4, make_string(a.env, file_of(sgemm))));
   check(a.env, napi_set_element(a.env, array, 5, make_string(a.env, at::show_config())));
+  check(a.env, napi_set_element(a.env, array, 6, make_string(a.env, nvrtc_problem())));
   return array;
 }
 

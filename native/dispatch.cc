@@ -119,7 +119,9 @@ napi_value call(Args& a) {
   for (int attempt = 0;; attempt++) {
     try {
       run(a, op, stack);
-      return results(a, op, stack);
+      napi_value result = results(a, op, stack);
+      a.bridge.report_external_memory();
+      return result;
     } catch (const JsError&) {
       throw;
     } catch (const std::exception& error) {

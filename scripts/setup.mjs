@@ -182,6 +182,8 @@ try {
   await compileTypeScript();
   log(`set-up: ${working === 0 ? 'nothing to do' : 'complete'} (${seconds(started)})`);
 } catch (error) {
-  log(`set-up failed: ${error instanceof SetupError || error instanceof BuildError ? error.message : (error?.stack ?? error)}`);
+  // An error of the system (a full disk, a folder of another user) says all in its message; of any other, the place matters.
+  const expected = error instanceof SetupError || error instanceof BuildError || error?.syscall;
+  log(`set-up failed: ${expected ? error.message : (error?.stack ?? error)}`);
   process.exitCode = 1;
 }

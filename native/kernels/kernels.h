@@ -1,17 +1,12 @@
 // What the dsd:: operators share.
 #pragma once
 
+#include "../optional.h"
+
 #include <ATen/core/Tensor.h>
-#include <torch/version.h>
 
 #include <cstdint>
 #include <string>
-
-#if TORCH_VERSION_MAJOR < 2
-#include <c10/util/Optional.h>
-#else
-#include <optional>
-#endif
 
 // Inner loops (in files of this folder, which are built with -O3) are compiled once for each width of vector and chosen when the addon is loaded.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -21,14 +16,6 @@
 #endif
 
 namespace dsd {
-
-#if TORCH_VERSION_MAJOR < 2
-template <typename T>
-using Optional = c10::optional<T>;
-#else
-template <typename T>
-using Optional = std::optional<T>;
-#endif
 
 #ifdef DSD_CUDA
 // Fills a float32 tensor on a CUDA device; false where kernels cannot be compiled on this machine.

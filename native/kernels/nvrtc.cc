@@ -11,7 +11,7 @@ std::string nvrtc_problem() { return ""; }
 #else
 
 #include <ATen/Version.h>
-#include <c10/cuda/CUDAGuard.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 
@@ -269,7 +269,7 @@ bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_i
   auto& all = kernels();
   std::lock_guard<std::mutex> lock(all.mutex);
   if (!all.problem.empty()) return false;
-  c10::cuda::CUDAGuard guard(out.device());
+  c10::DeviceGuard guard(out.device());
   try {
     void* function = draw_kernel(all, out.device().index());
     float* to = static_cast<float*>(out.data_ptr());

@@ -61,7 +61,10 @@ export interface Grammar<Fs extends Flags> {
  * Reads the words after a command's name. `--flag value` and `--flag=value` are the same; after `--` all words are operands.
  * @throws UsageError naming the word, what was wrong with it, and the flag that was probably meant
  */
-export function parse<Fs extends Flags>(words: readonly string[], { name, flags, operands }: Grammar<Fs>): { values: Values<Fs>; operands: string[] } {
+export function parse<Fs extends Flags>(
+  words: readonly string[],
+  { name, flags, operands }: Grammar<Fs>,
+): { values: Values<Fs>; operands: string[] } {
   const found = new Map<string, unknown>();
   const rest: string[] = [];
   for (let i = 0; i < words.length; i++) {
@@ -106,7 +109,8 @@ export function parse<Fs extends Flags>(words: readonly string[], { name, flags,
 
 function unknownFlag(word: string, key: string, command: string, flags: Flags): UsageError {
   // A setting's name written as a flag is an easy slip: --train.batch=64.
-  if ('set' in flags && /^--\w+(\.\w+)+$/.test(key)) return new UsageError(`settings are given by --set: --set ${word === key ? `${key.slice(2)}=VALUE` : word.slice(2)}`);
+  if ('set' in flags && /^--\w+(\.\w+)+$/.test(key))
+    return new UsageError(`settings are given by --set: --set ${word === key ? `${key.slice(2)}=VALUE` : word.slice(2)}`);
   const guess = nearest(key.replace(/^-+/, ''), Object.keys(flags));
   return new UsageError(`dsd ${command} has no flag '${key}'${guess ? `; did you mean '--${guess}'?` : ''}`);
 }

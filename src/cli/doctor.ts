@@ -4,8 +4,8 @@ import { createRequire } from 'node:module';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DsdError } from '../core/errors.js';
-import type { EngineInfo } from '../torch/index.js';
 import { openData } from '../data/open.js';
+import type { EngineInfo } from '../torch/index.js';
 import { defineCommand } from './command.js';
 import { measureSpeed, type Speed } from './measure.js';
 import { print, printJson } from './output.js';
@@ -39,7 +39,12 @@ export const doctor = defineCommand({
     const engine = await openEngineInfo();
     let speed: Speed | undefined;
     if (engine instanceof DsdError) {
-      findings.push({ what: 'engine', state: 'bad', found: engine.message, remedy: "'npm run setup' in the project's folder finds or installs libtorch and builds the engine" });
+      findings.push({
+        what: 'engine',
+        state: 'bad',
+        found: engine.message,
+        remedy: "'npm run setup' in the project's folder finds or installs libtorch and builds the engine",
+      });
     } else {
       speed = measureSpeed(engine);
       findings.push(...checkEngine(engine), ...checkSpeed(engine, speed));
@@ -75,12 +80,18 @@ function checkNode(): Finding {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   const good = major > needed[0] || (major === needed[0] && minor >= needed[1]);
   const found = `${process.versions.node} on ${process.platform} ${process.arch}`;
-  return good ? { what: 'Node', state: 'ok', found } : { what: 'Node', state: 'bad', found, remedy: `install Node ${needed.join('.')} or newer` };
+  return good
+    ? { what: 'Node', state: 'ok', found }
+    : { what: 'Node', state: 'bad', found, remedy: `install Node ${needed.join('.')} or newer` };
 }
 
 function checkProcessor(): Finding {
   const model = cpus()[0]?.model.trim() ?? 'unknown';
-  return { what: 'processor', state: 'ok', found: `${model}, ${counted(availableParallelism(), 'core')}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory` };
+  return {
+    what: 'processor',
+    state: 'ok',
+    found: `${model}, ${counted(availableParallelism(), 'core')}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory`,
+  };
 }
 
 /** What the engine is, or why there is none. */
@@ -98,19 +109,36 @@ function checkEngine({ version, path, threads, blas, bf16, cuda }: EngineInfo): 
     { what: 'libtorch', state: 'ok', found: `${version} at ${path}` },
     checkBlas(blas),
     threads < availableParallelism()
-      ? { what: 'threads', state: 'slow', found: `${threads} of ${availableParallelism()} cores`, remedy: 'OMP_NUM_THREADS keeps them down: unset it' }
+      ? {
+          what: 'threads',
+          state: 'slow',
+          found: `${threads} of ${availableParallelism()} cores`,
+          remedy: 'OMP_NUM_THREADS keeps them down: unset it',
+        }
       : { what: 'threads', state: 'ok', found: String(threads) },
-    { what: 'bfloat16', state: bf16 || cuda.length > 0 ? 'ok' : 'note', found: bf16 ? 'the processor multiplies it' : `the processor does not multiply it: float32 is used on the CPU` },
+    {
+      what: 'bfloat16',
+      state: bf16 || cuda.length > 0 ? 'ok' : 'note',
+      found: bf16 ? 'the processor multiplies it' : `the processor does not multiply it: float32 is used on the CPU`,
+    },
     checkGpu(cuda, path),
   ];
 }
 
 /** Which BLAS is behind the CPU's matrix products, by the name of its file. */
 export function checkBlas(path: string): Finding {
-  const remedy = 'install libopenblas0-openmp (Debian, Ubuntu) and choose it: sudo update-alternatives --config libblas.so.3-x86_64-linux-gnu';
+  const remedy =
+    'install libopenblas0-openmp (Debian, Ubuntu) and choose it: sudo update-alternatives --config libblas.so.3-x86_64-linux-gnu';
   if (path === '') return { what: 'BLAS', state: 'ok', found: 'part of libtorch' };
-  if (/\/(blas|lapack)\/libblas/.test(path)) return { what: 'BLAS', state: 'slow', found: `reference BLAS (${path}), a fifteenth as fast as OpenBLAS`, remedy };
-  if (/pthread|serial|atlas/.test(path)) return { what: 'BLAS', state: 'slow', found: `${path}, whose threads are in the way of libtorch's OpenMP threads: a training step takes three times as long`, remedy };
+  if (/\/(blas|lapack)\/libblas/.test(path))
+    return { what: 'BLAS', state: 'slow', found: `reference BLAS (${path}), a fifteenth as fast as OpenBLAS`, remedy };
+  if (/pthread|serial|atlas/.test(path))
+    return {
+      what: 'BLAS',
+      state: 'slow',
+      found: `${path}, whose threads are in the way of libtorch's OpenMP threads: a training step takes three times as long`,
+      remedy,
+    };
   return { what: 'BLAS', state: 'ok', found: path };
 }
 
@@ -119,18 +147,45 @@ function checkGpu(names: readonly string[], libtorch: string): Finding {
   if (!existsSync('/dev/nvidia0') && !existsSync('/proc/driver/nvidia')) return { what: 'GPU', state: 'note', found: 'none' };
   const built = existsSync(join(dirname(libtorch), 'libtorch_cuda.so'));
   return built
-    ? { what: 'GPU', state: 'slow', found: 'there is an NVIDIA device, and CUDA does not find it', remedy: 'see whether `nvidia-smi` lists it, and what CUDA_VISIBLE_DEVICES says' }
-    : { what: 'GPU', state: 'slow', found: 'there is an NVIDIA device, and this libtorch is built for the CPU only', remedy: "set LIBTORCH to the folder of a PyTorch with CUDA and run 'npm run setup'" };
+    ? {
+        what: 'GPU',
+        state: 'slow',
+        found: 'there is an NVIDIA device, and CUDA does not find it',
+        remedy: 'see whether `nvidia-smi` lists it, and what CUDA_VISIBLE_DEVICES says',
+      }
+    : {
+        what: 'GPU',
+        state: 'slow',
+        found: 'there is an NVIDIA device, and this libtorch is built for the CPU only',
+        remedy: "set LIBTORCH to the folder of a PyTorch with CUDA and run 'npm run setup'",
+      };
 }
 
 function checkSpeed({ threads, cuda, bf16 }: EngineInfo, { float32, bfloat16, call, device }: Speed): Finding[] {
   const slow = device === 'cpu' && float32 / threads < SLOW_BLAS;
   return [
-    { what: 'float32', state: slow ? 'slow' : 'ok', found: `${figure(float32)} GFLOP/s in a matrix product on ${device}`, ...(slow ? { remedy: 'see BLAS and threads; or other programs are using the cores' } : {}) },
+    {
+      what: 'float32',
+      state: slow ? 'slow' : 'ok',
+      found: `${figure(float32)} GFLOP/s in a matrix product on ${device}`,
+      ...(slow ? { remedy: 'see BLAS and threads; or other programs are using the cores' } : {}),
+    },
     ...(bf16 || cuda.length > 0
-      ? [{ what: 'bfloat16', state: bfloat16 > float32 ? 'ok' : 'slow', found: `${figure(bfloat16)} GFLOP/s`, ...(bfloat16 > float32 ? {} : { remedy: 'it is no faster than float32 here: train with --dtype float32' }) } as const]
+      ? [
+          {
+            what: 'bfloat16',
+            state: bfloat16 > float32 ? 'ok' : 'slow',
+            found: `${figure(bfloat16)} GFLOP/s`,
+            ...(bfloat16 > float32 ? {} : { remedy: 'it is no faster than float32 here: train with --dtype float32' }),
+          } as const,
+        ]
       : []),
-    { what: 'calls', state: call > SLOW_CALL ? 'slow' : 'ok', found: `${figure(call)} microseconds a call of an operator`, ...(call > SLOW_CALL ? { remedy: 'other programs are using the cores' } : {}) },
+    {
+      what: 'calls',
+      state: call > SLOW_CALL ? 'slow' : 'ok',
+      found: `${figure(call)} microseconds a call of an operator`,
+      ...(call > SLOW_CALL ? { remedy: 'other programs are using the cores' } : {}),
+    },
   ];
 }
 
@@ -150,7 +205,12 @@ function checkOpenmoji(): Finding {
     const { version: found } = createRequire(import.meta.url)('openmoji/package.json') as { version: string };
     return { what: name, state: 'ok', found: `data set, npm package ${found}` };
   } catch {
-    return { what: name, state: 'note', found: 'data set not found', remedy: '`npm install` in the project: the presets demo and toy train on it' };
+    return {
+      what: name,
+      state: 'note',
+      found: 'data set not found',
+      remedy: '`npm install` in the project: the presets demo and toy train on it',
+    };
   }
 }
 

@@ -1,14 +1,18 @@
 /** Where and in what precision a command computes: flags, defaults, and what to say when the machine has no such thing. */
 import { dirname, join } from 'node:path';
-import { UsageError } from '../core/errors.js';
+import { FailureError, UsageError } from '../core/errors.js';
 import { disk } from '../io/disk.js';
-import { type Device, type DType, type EngineInfo, engineInfo, setThreads } from '../torch/index.js';
+import { type Device, type DType, type EngineInfo, engineInfo, isOutOfMemory, setThreads } from '../torch/index.js';
 import type { Flags } from './args.js';
 import { counted } from './text.js';
 
 export const ENGINE = {
   device: { kind: 'text', value: 'cpu|cuda|cuda:N', about: 'where to compute; by default a GPU if there is one, else the CPU' },
-  dtype: { kind: 'choice', of: ['auto', 'float32', 'bfloat16'], about: 'what token-wise layers compute in; auto: bfloat16 where the hardware multiplies it' },
+  dtype: {
+    kind: 'choice',
+    of: ['auto', 'float32', 'bfloat16'],
+    about: 'what token-wise layers compute in; auto: bfloat16 where the hardware multiplies it',
+  },
   threads: { kind: 'whole', value: 'N', min: 1, max: 1024, about: 'CPU threads; by default one a core, or OMP_NUM_THREADS' },
 } as const satisfies Flags;
 
@@ -51,10 +55,24 @@ export function chooseDevice(name: string | undefined, info: EngineInfo): Device
   if (name === 'cpu') return 'cpu';
   const index = Number(name.split(':')[1] ?? 0);
   if (index < info.cuda.length) return name as Device;
-  if (info.cuda.length > 0) throw new UsageError(`--device ${name}: there is no GPU of this number. Found: ${info.cuda.map((gpu, i) => `cuda:${i} ${gpu}`).join(', ')}`);
+  if (info.cuda.length > 0)
+    throw new UsageError(
+      `--device ${name}: there is no GPU of this number. Found: ${info.cuda.map((gpu, i) => `cuda:${i} ${gpu}`).join(', ')}`,
+    );
   const built = disk.exists(join(dirname(info.path), 'libtorch_cuda.so'));
   const found = built
     ? `libtorch ${info.version} can use CUDA, but no GPU or driver was found (does \`nvidia-smi\` list one?)`
     : `libtorch ${info.version} at ${info.path} is built for the CPU only. With a CUDA build of PyTorch: set LIBTORCH to its folder and run 'npm run setup'`;
   throw new UsageError(`--device ${name}: ${found}. To go on without a GPU: --device cpu`);
+}
+
+/** Does what handles `batch` pictures at a time; when memory runs out, says what to lower. @throws FailureError then, and what `work` throws */
+export async function inBatches<T>(batch: number, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!isOutOfMemory(cause)) throw cause;
+    const remedy = batch > 1 ? `try --batch ${Math.floor(batch / 2)}` : 'try a smaller model, or --device cpu where there is more memory';
+    throw new FailureError(`out of memory with ${counted(batch, 'picture')} at a time: ${remedy}`, { cause });
+  }
 }

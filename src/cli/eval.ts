@@ -3,17 +3,23 @@ import { openData } from '../data/open.js';
 import { type EvaluationReport, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
 import { samplerOptions } from '../train/config.js';
 import { defineCommand } from './command.js';
-import { ENGINE, openEngine } from './engine.js';
+import { ENGINE, inBatches, openEngine } from './engine.js';
 import { openModel } from './model.js';
 import { print, printJson, RESULT } from './output.js';
 import { openProgress } from './progress.js';
 import { count, counted, decibels, duration, figure, table } from './text.js';
 
-const STAGES: Readonly<Record<Stage, string>> = { reconstruction: 'reconstructing', classifier: 'training the classifier, step', reference: 'describing real pictures', samples: 'drawing samples' };
+const STAGES: Readonly<Record<Stage, string>> = {
+  reconstruction: 'reconstructing',
+  classifier: 'training the classifier, step',
+  reference: 'describing real pictures',
+  samples: 'drawing samples',
+};
 
 export const evaluate = defineCommand({
   name: 'eval',
-  about: 'Measures a model on the held-out pictures of its data: PSNR and effective rank, and for samples at each guidance scale the Frechet distance, precision, recall and class accuracy, judged by a classifier that is trained on the same data first. Prints how it was measured beside the figures.',
+  about:
+    'Measures a model on the held-out pictures of its data: PSNR and effective rank, and for samples at each guidance scale the Frechet distance, precision, recall and class accuracy, judged by a classifier that is trained on the same data first. Prints how it was measured beside the figures.',
   operands: { names: 'RUN|WEIGHTS', min: 1, max: 1 },
   flags: {
     count: { kind: 'whole', value: 'N', min: 4, about: 'samples at each guidance scale, 10,000 by default' },
@@ -21,6 +27,14 @@ export const evaluate = defineCommand({
     steps: { kind: 'whole', value: 'N', min: 1, max: 100_000, about: 'steps of the solver' },
     solver: { kind: 'choice', of: ['heun', 'euler'], about: 'heun asks the network twice a step' },
     data: { kind: 'text', value: 'SPEC', about: "the data to measure against; by default the run's own" },
+    'classifier-steps': {
+      kind: 'whole',
+      value: 'N',
+      min: 1,
+      max: 1_000_000,
+      about:
+        'training of the classifier that judges, 600 by default, which takes minutes on a CPU; figures compare only at the same number',
+    },
     seed: { kind: 'whole', value: 'N', about: 'of the noise and of the classifier; 0 by default' },
     batch: { kind: 'whole', value: 'N', min: 1, about: 'samples drawn at a time, 128 by default; it changes nothing but memory and speed' },
     ...ENGINE,
@@ -37,14 +51,26 @@ export const evaluate = defineCommand({
     const spec = flags.data ?? config.data.source;
     progress.update(`opening ${spec}`);
     const data = await openData(spec, { size: model.image, channels: model.channels, broken: config.data.broken });
-    const report = await runEvaluation({
+    const batch = flags.batch ?? 128;
+    const evaluation = runEvaluation({
       ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data },
-      sampler: { ...defaults, ...(flags.steps === undefined ? {} : { steps: flags.steps }), ...(flags.solver === undefined ? {} : { solver: flags.solver }) },
+      sampler: {
+        ...defaults,
+        ...(flags.steps === undefined ? {} : { steps: flags.steps }),
+        ...(flags.solver === undefined ? {} : { solver: flags.solver }),
+      },
       guidances: [...new Set(flags.guidance ?? (config.objective.labels ? [1, guidance] : [1]))],
-      ...{ count: flags.count ?? 10_000, batch: flags.batch ?? 128, seed: flags.seed ?? 0 },
+      ...{ count: flags.count ?? 10_000, batch, seed: flags.seed ?? 0 },
       ...{ device: engine.device, dtype: engine.compute, labels: config.objective.labels ? 'balanced' : 'none' },
-      progress: (stage, done, total) => progress.update(`${STAGES[stage]} ${count(done)}/${count(total)}`, `${Math.floor((100 * done) / total)} %`, duration((performance.now() - began) / 1000)),
+      ...(flags['classifier-steps'] === undefined ? {} : { classifier: { steps: flags['classifier-steps'] } }),
+      progress: (stage, done, total) =>
+        progress.update(
+          `${STAGES[stage]} ${count(done)}/${count(total)}`,
+          `${Math.floor((100 * done) / total)} %`,
+          duration((performance.now() - began) / 1000),
+        ),
     });
+    const report = await inBatches(batch, () => evaluation);
     progress.clear();
     if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
     else print(...lines(report));
@@ -61,7 +87,13 @@ function lines({ reconstruction, pcaPsnr, realAccuracy, floor, samples, protocol
     ...table(
       [
         ['samples', `FD-${extractor.name}`, 'precision', 'recall', 'in the asked class'],
-        ...samples.map((row) => [`guidance ${row.guidance}`, figure(row.frechet), share(row.precision), share(row.recall), share(row.accuracy)]),
+        ...samples.map((row) => [
+          `guidance ${row.guidance}`,
+          figure(row.frechet),
+          share(row.precision),
+          share(row.recall),
+          share(row.accuracy),
+        ]),
         [`real pictures (${count(floor.count)})`, figure(floor.frechet), share(floor.precision), share(floor.recall), share(realAccuracy)],
       ],
       [1, 2, 3, 4],

@@ -17,7 +17,11 @@ export function fail(error: unknown, { debug, command, stream = process.stderr }
   const lines: string[] = [];
   if (known instanceof InterruptedError) lines.push(known.message);
   else if (known) lines.push(`${red('error:')} ${known.message.split('\n').join('\n       ')}`);
-  else lines.push(`${red('error:')} ${describe(error)}`, 'This is a bug in dsd. Please report it, with what the same command prints when --debug is added.');
+  else
+    lines.push(
+      `${red('error:')} ${describe(error)}`,
+      'This is a bug in dsd. Please report it, with what the same command prints when --debug is added.',
+    );
   if (known instanceof UsageError) lines.push(`See: dsd ${command ? `${command} ` : ''}--help`);
   if (debug) lines.push(...causes(error));
   stream.write(`${lines.join('\n')}\n`);
@@ -28,15 +32,16 @@ export function fail(error: unknown, { debug, command, stream = process.stderr }
 function outOfMemory(error: unknown): DsdError | undefined {
   if (!(error instanceof Error)) return undefined;
   const code = 'code' in error ? error.code : undefined;
-  if (code !== 'ERR_TORCH_MEMORY' && code !== 'ERR_MEMORY_ALLOCATION_FAILED' && !/array buffer allocation failed/i.test(error.message)) return undefined;
-  return new MemoryError(`out of memory (${firstLine(error.message)}). Lower --batch, use a smaller model, or --dtype bfloat16`, { cause: error });
+  if (code !== 'ERR_TORCH_MEMORY' && code !== 'ERR_MEMORY_ALLOCATION_FAILED' && !/array buffer allocation failed/i.test(error.message))
+    return undefined;
+  // What libtorch adds (its allocator's file and line, every argument) is for --debug.
+  const what = /out of memory in [\w:.]+/.exec(error.message)?.[0] ?? 'out of memory';
+  return new MemoryError(`${what.replace(/:$/, '')}: use a smaller batch or model, or --dtype bfloat16`, { cause: error });
 }
 
 class MemoryError extends DsdError {
   override readonly exitCode = 1;
 }
-
-const firstLine = (text: string): string => text.split('\n', 1)[0] as string;
 
 function describe(error: unknown): string {
   return error instanceof Error ? `${error.name}: ${error.message}` : `something was thrown that is no error: ${String(error)}`;

@@ -34,7 +34,11 @@ export async function commandHelp(command: Command, columns = 80): Promise<strin
   const wide = Math.max(40, Math.min(columns, MOST_COLUMNS));
   const rows = [...Object.entries(command.flags)].map(([name, flag]) => {
     const value = valueName(flag);
-    return { left: `${INDENT}--${name}${value && ` ${value}`}`, about: flag.about + (flag.repeat ? ' (may be repeated)' : ''), common: name in COMMON };
+    return {
+      left: `${INDENT}--${name}${value && ` ${value}`}`,
+      about: flag.about + (flag.repeat ? ' (may be repeated)' : ''),
+      common: name in COMMON,
+    };
   });
   rows.sort((a, b) => Number(a.common) - Number(b.common));
   const sections = (await command.sections?.()) ?? [];
@@ -44,11 +48,17 @@ export async function commandHelp(command: Command, columns = 80): Promise<strin
     '',
     `dsd ${command.name}${names && ` ${names}`} [FLAGS]`,
     '',
-    ...hanging(rows.map(({ left, about }) => [left, about] as const), wide),
+    ...hanging(
+      rows.map(({ left, about }) => [left, about] as const),
+      wide,
+    ),
     ...sections.flatMap(({ heading, lines }) => ['', heading, ...lines]),
     '',
     command.examples.length === 1 ? 'Example' : 'Examples',
-    ...command.examples.flatMap(([line, about]) => [`${INDENT}${line}`, ...wrap(about, wide - 6).map((part) => `      ${part}`)]),
+    ...command.examples.flatMap(([line, about]) => [
+      `${INDENT}${line}`,
+      ...(about === '' ? [] : wrap(about, wide - 6)).map((part) => `      ${part}`),
+    ]),
     '',
   ].join('\n');
 }

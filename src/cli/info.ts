@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
 import { compression, countParameters, forwardFlops, type ModelConfig, patchValues, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
-import { modelConfig, resolveConfig, settingNames, type RunConfig } from '../train/config.js';
+import { modelConfig, type RunConfig, resolveConfig, settingNames } from '../train/config.js';
 import { findPreset } from '../train/presets.js';
 import { passes } from '../train/schedule.js';
 import { readWeights, type WeightsInfo } from '../train/weights.js';
@@ -13,7 +13,8 @@ import { count, counted, decibels, figure, short, table, wrap } from './text.js'
 
 export const info = defineCommand({
   name: 'info',
-  about: 'Says what a model is: its size, parameters, latent, and every setting it was trained with. Or what a preset would train. Needs no engine.',
+  about:
+    'Says what a model is: its size, parameters, latent, and every setting it was trained with. Or what a preset would train. Needs no engine.',
   operands: { names: '[RUN|WEIGHTS]', min: 0, max: 1 },
   flags: {
     preset: { kind: 'text', value: 'NAME', about: 'a preset instead of a model' },
@@ -24,7 +25,8 @@ export const info = defineCommand({
     ['dsd info --preset imagenet-256-B', 'a preset: what it costs, and all its settings by the names that --set takes'],
   ],
   run: async (flags, [path]) => {
-    if ((path === undefined) === (flags.preset === undefined)) throw new UsageError('dsd info wants a model or a preset: dsd info RUN, or dsd info --preset NAME');
+    if ((path === undefined) === (flags.preset === undefined))
+      throw new UsageError('dsd info wants a model or a preset: dsd info RUN, or dsd info --preset NAME');
     if (flags.preset !== undefined) showPreset(flags.preset, flags.json);
     else showModel(path as string, flags.json);
   },
@@ -42,8 +44,8 @@ function showPreset(name: string, json: boolean): void {
     return;
   }
   const columns = Math.min(process.stdout.columns ?? 80, 110);
-  for (const [label, text] of [['', preset.about], ['cost: ', preset.cost], ['expect: ', preset.expect]] as const) print(...wrap(label + text, columns));
-  print('', ...describe(sizes), '', ...settings(config));
+  for (const text of [preset.about, `cost: ${preset.cost}`, `expect: ${preset.expect}`]) print(...wrap(text, columns));
+  print('', ...table(describe(sizes)), '', ...settings(config));
 }
 
 function showModel(path: string, json: boolean): void {
@@ -53,17 +55,37 @@ function showModel(path: string, json: boolean): void {
   const stored = [...tensors.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const evaluation = lastEvaluation(path);
   if (json) {
-    printJson({ file, bytes, ...sizes, stored, images: about.images, weights: about.kind, classes: about.classes, evaluation, config: about.config });
+    printJson({
+      file,
+      bytes,
+      ...sizes,
+      stored,
+      images: about.images,
+      weights: about.kind,
+      classes: about.classes,
+      evaluation,
+      config: about.config,
+    });
     return;
   }
   print(
     ...table([
-      ['file', `${file}, ${short(bytes)}B, ${counted(tensors.size, 'tensor')}`],
-      ['trained', `${counted(about.images, 'picture')} of ${about.config.data.source}, preset ${about.config.preset}, paradigm ${about.config.objective.paradigm}; ${about.kind === 'average' ? 'averaged' : 'raw'} weights`],
-      ...(evaluation ? [['measured', `${evaluation.psnr === null ? '' : `PSNR ${decibels(evaluation.psnr)}, `}effective rank ${evaluation.effectiveRank.toFixed(1)} of ${sizes.mostRank} on held-out pictures`]] : []),
+      ['file', `${file}, ${short(bytes, ' ')}B, ${counted(tensors.size, 'tensor')}`],
+      [
+        'trained',
+        `${counted(about.images, 'picture')} of ${about.config.data.source}, preset ${about.config.preset}, paradigm ${about.config.objective.paradigm}; ${about.kind === 'average' ? 'averaged' : 'raw'} weights`,
+      ],
+      ...(evaluation
+        ? [
+            [
+              'measured',
+              `${evaluation.psnr === null ? '' : `PSNR ${decibels(evaluation.psnr)}, `}effective rank ${evaluation.effectiveRank.toFixed(1)} of ${sizes.mostRank} on held-out pictures`,
+            ],
+          ]
+        : []),
       ['classes', classList(about)],
+      ...describe(sizes),
     ]),
-    ...describe(sizes),
     '',
     ...settings(about.config),
   );
@@ -95,14 +117,17 @@ function sizesOf(model: ModelConfig, config: RunConfig): Sizes {
   };
 }
 
-function describe(sizes: Sizes): string[] {
+function describe(sizes: Sizes): string[][] {
   const { parameters, picture, latentShape } = sizes;
-  return table([
-    ['parameters', `${short(parameters.model)} (${count(parameters.model)}), and ${short(parameters.heads)} in heads that only training uses`],
+  return [
+    [
+      'parameters',
+      `${short(parameters.model)} (${count(parameters.model)}), and ${short(parameters.heads)} in heads that only training uses`,
+    ],
     ['picture', `${picture.join(' x ')} in ${counted(sizes.tokens, 'patch', 'patches')} of ${sizes.patchValues} values`],
     ['latent', `${latentShape.join(' x ')}: ${figure(sizes.compression)} pixel values to one`],
-    ['work', `${short(sizes.forwardFlops)}FLOP a picture and pass, ${short(sizes.trainFlops)}FLOP to train on one`],
-  ]);
+    ['work', `${short(sizes.forwardFlops, ' ')}FLOP a picture and pass, ${short(sizes.trainFlops, ' ')}FLOP to train on one`],
+  ];
 }
 
 /** Every setting by the name that --set takes. */

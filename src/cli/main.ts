@@ -18,7 +18,10 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map(
   Object.entries({
     train: { about: 'train a model from pictures into a new run folder', load: async () => (await import('./train.js')).train },
     sample: { about: 'draw new pictures from a trained model', load: async () => (await import('./sample.js')).sample },
-    reconstruct: { about: 'encode and decode pictures, and measure what is lost', load: async () => (await import('./reconstruct.js')).reconstruct },
+    reconstruct: {
+      about: 'encode and decode pictures, and measure what is lost',
+      load: async () => (await import('./reconstruct.js')).reconstruct,
+    },
     eval: { about: 'measure reconstruction and samples against held-out pictures', load: async () => (await import('./eval.js')).evaluate },
     data: { about: 'look at a data set: counts by class and a contact sheet', load: async () => (await import('./data.js')).data },
     info: { about: 'what a weights file or a preset is: sizes, parameters, settings', load: async () => (await import('./info.js')).info },

@@ -16,10 +16,14 @@ export function openModel(path: string, device: Device, needs: readonly Ability[
 /** @throws UsageError when a model of this configuration has not learned something of `needs` */
 export function checkAbilities(path: string, { config }: Pick<WeightsInfo, 'config'>, needs: readonly Ability[]): void {
   const { paradigm, weights, frozen, input } = config.objective;
-  if (weights.reconstruction === 0 && weights.perceptual === 0 && frozen === undefined)
-    throw new UsageError(`'${path}' has no decoder, so it makes no pictures: it was trained by paradigm '${paradigm}' without a reconstruction loss`);
+  if (weights.reconstruction + weights.squared + weights.perceptual === 0 && frozen === undefined)
+    throw new UsageError(
+      `'${path}' has no decoder, so it makes no pictures: it was trained by paradigm '${paradigm}' without a reconstruction loss`,
+    );
   if (needs.includes('generate') && (weights.denoise === 0 || input === 'clean'))
-    throw new UsageError(`'${weightsPath(path)}' cannot draw new pictures: it was trained by paradigm '${paradigm}' without denoising. 'dsd reconstruct' works with it`);
+    throw new UsageError(
+      `'${weightsPath(path)}' cannot draw new pictures: it was trained by paradigm '${paradigm}' without denoising. 'dsd reconstruct' works with it`,
+    );
 }
 
 /** A class by name, by number, or `none`: the null class, for pictures of no class in particular. */

@@ -28,7 +28,12 @@ export interface ProgressOptions {
   readonly now?: () => number;
 }
 
-export function openProgress({ quiet, stream = process.stderr, env = process.env, now = () => performance.now() }: ProgressOptions): Progress {
+export function openProgress({
+  quiet,
+  stream = process.stderr,
+  env = process.env,
+  now = () => performance.now(),
+}: ProgressOptions): Progress {
   if (quiet) return { update: () => {}, note: () => {}, clear: () => {} };
   return isLive(stream, env) ? new LiveProgress(stream, now) : new PlainProgress(stream, now);
 }

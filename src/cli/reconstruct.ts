@@ -13,7 +13,7 @@ import { disk } from '../io/disk.js';
 import { noGrad, scope, tensor } from '../torch/index.js';
 import type { Loaded } from '../train/weights.js';
 import { defineCommand } from './command.js';
-import { ENGINE, type Engine, openEngine } from './engine.js';
+import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
 import { openModel } from './model.js';
 import { checkPng, freePath, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
@@ -25,10 +25,16 @@ const SHOWN = 32;
 
 export const reconstruct = defineCommand({
   name: 'reconstruct',
-  about: 'Encodes and decodes pictures, writes each above its reconstruction, and prints PSNR by the squared error pooled over all of them.',
+  about:
+    'Encodes and decodes pictures, writes each above its reconstruction, and prints PSNR by the squared error pooled over all of them.',
   operands: { names: 'RUN|WEIGHTS [PICTURE...|DATA]', min: 1, max: Number.POSITIVE_INFINITY },
   flags: {
-    count: { kind: 'whole', value: 'N', min: 1, about: 'of a data set: how many held-out pictures, evenly spread; by default all. The grid shows up to 32' },
+    count: {
+      kind: 'whole',
+      value: 'N',
+      min: 1,
+      about: 'of a data set: how many held-out pictures, evenly spread; by default all. The grid shows up to 32',
+    },
     out: { kind: 'text', value: 'FILE.png', about: 'by default reconstructions.png' },
     overwrite: OVERWRITE,
     batch: { kind: 'whole', value: 'N', min: 1, about: 'pictures at a time, 64 by default' },
@@ -49,16 +55,35 @@ export const reconstruct = defineCommand({
     const { source, files } = await openSource(loaded, pictures, progress);
     const total = Math.min(flags.count ?? source.length, source.length);
     const indices = Array.from({ length: total }, (_, i) => Math.floor((i * source.length) / total));
-    const result = await measure(loaded, engine, source, indices, flags.batch ?? 64, files, (done) => progress.update(`${count(done)}/${count(total)}`, `${Math.floor((100 * done) / total)} %`));
+    const batch = flags.batch ?? 64;
+    const show = (done: number): void => progress.update(`${count(done)}/${count(total)}`, `${Math.floor((100 * done) / total)} %`);
+    const result = await inBatches(batch, () => measure(loaded, engine, source, indices, batch, files, show));
     const { size, channels } = source;
     await writePng(out, pairGrid(result.originals, result.rebuilt, result.shown, size, channels, 8, { scale: gridScale(size) }));
     progress.clear();
     if (flags.json) {
-      printJson({ out, psnr: result.psnr, pictures: total, source: files ? undefined : source.name, each: files?.map((file, i) => ({ path: file, psnr: result.each[i] })), compute: engine.compute, weights: loaded.kind });
+      printJson({
+        out,
+        psnr: result.psnr,
+        pictures: total,
+        source: files ? undefined : source.name,
+        each: files?.map((file, i) => ({ path: file, psnr: result.each[i] })),
+        compute: engine.compute,
+        weights: loaded.kind,
+      });
       return;
     }
-    if (files && files.length > 1) print(...table(files.map((file, i) => [file, decibels(result.each[i] ?? Number.NaN)]), [1]));
-    print(`PSNR ${decibels(result.psnr)} over ${files ? counted(total, 'picture') : `${count(total)} of ${source.name}`}`, `${out}: ${result.shown < total ? `${result.shown} of them, ` : ''}each above its reconstruction`);
+    if (files && files.length > 1 && files.length <= SHOWN)
+      print(
+        ...table(
+          files.map((file, i) => [file, decibels(result.each[i] ?? Number.NaN)]),
+          [1],
+        ),
+      );
+    print(
+      `PSNR ${decibels(result.psnr)} over ${files ? counted(total, 'picture') : `${count(total)} of ${source.name}`}`,
+      `${out}: ${result.shown < total ? `${result.shown} of them, ` : ''}each above its reconstruction`,
+    );
   },
 });
 
@@ -71,7 +96,15 @@ interface Measured {
   readonly rebuilt: Uint8Array;
 }
 
-async function measure({ autoencoder }: Loaded, { device, compute }: Engine, source: ImageSource, indices: readonly number[], batch: number, files: readonly string[] | undefined, progress: (done: number) => void): Promise<Measured> {
+async function measure(
+  { autoencoder }: Loaded,
+  { device, compute }: Engine,
+  source: ImageSource,
+  indices: readonly number[],
+  batch: number,
+  files: readonly string[] | undefined,
+  progress: (done: number) => void,
+): Promise<Measured> {
   const { size, channels } = source;
   const each = size * size * channels;
   const shown = Math.min(SHOWN, indices.length);
@@ -108,11 +141,17 @@ async function measure({ autoencoder }: Loaded, { device, compute }: Engine, sou
  * The pictures that are meant: none named, the held-out part of the run's data; a data set by name or folder, its held-out part; files, or a
  * folder of loose pictures, just these.
  */
-async function openSource({ config, model }: Loaded, named: readonly string[], progress: Progress): Promise<{ source: ImageSource; files?: readonly string[] }> {
+async function openSource(
+  { config, model }: Loaded,
+  named: readonly string[],
+  progress: Progress,
+): Promise<{ source: ImageSource; files?: readonly string[] }> {
   const { image: size, channels } = model;
   const files = named.length === 0 ? undefined : pictureFiles(named);
   if (files) return { source: await decodeAll(files, size, channels), files };
   const spec = named[0] ?? config.data.source;
+  if (channels === 3 && (spec === 'fashion-mnist' || (disk.exists(spec) && hasIdxFiles(spec))))
+    throw new UsageError(`the pictures of ${spec} are grey, and this model was made for colour`);
   progress.update(`opening ${spec}`);
   const onProgress = (done: number, of: number): void => progress.update(`reading pictures: ${count(done)} of ${count(of)}`);
   return { source: (await openData(spec, { size, channels, broken: config.data.broken, onProgress })).heldOut };
@@ -124,7 +163,8 @@ function pictureFiles(named: readonly string[]): string[] | undefined {
   const folder = (path: string): boolean => disk.exists(path) && disk.stat(path).kind === 'folder';
   if (named.length > 1 || !(folder(first) || DATA_NAMES.some((name) => name === first))) {
     for (const path of named) {
-      if (!disk.exists(path)) throw new UsageError(`there is no picture, folder or data set '${path}'. Data sets by name: ${DATA_NAMES.join(', ')}`);
+      if (!disk.exists(path))
+        throw new UsageError(`there is no picture, folder or data set '${path}'. Data sets by name: ${DATA_NAMES.join(', ')}`);
       if (folder(path)) throw new UsageError(`'${path}' is a folder: name it alone, or name pictures`);
     }
     return [...named];
@@ -153,6 +193,11 @@ async function decodeAll(paths: readonly string[], size: number, channels: 1 | 3
   const each = size * size * channels;
   const pixels = new Uint8Array(paths.length * each);
   for (const [i, path] of paths.entries()) pixels.set(await decode({ kind: 'photo', path, size, channels }), i * each);
-  const about = { name: paths.length === 1 ? basename(paths[0] as string) : `${paths.length} pictures`, size, channels, classes: ['picture'] };
+  const about = {
+    name: paths.length === 1 ? basename(paths[0] as string) : `${paths.length} pictures`,
+    size,
+    channels,
+    classes: ['picture'],
+  };
   return new MemorySource(about, pixels, new Uint8Array(paths.length), (i) => paths[i] as string);
 }

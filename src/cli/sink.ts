@@ -35,7 +35,8 @@ export function openSink(path: string, options: SinkOptions): Sink {
   const extension = path.endsWith('/') ? '' : extname(path).toLowerCase();
   if (extension === '.png') return gridSink(path, options);
   if (extension === '.npz') return npzSink(path, options);
-  if (extension !== '') throw new UsageError(`--out is NAME.png, NAME.npz, or a folder, which has no extension or ends in '/'; found '${path}'`);
+  if (extension !== '')
+    throw new UsageError(`--out is NAME.png, NAME.npz, or a folder, which has no extension or ends in '/'; found '${path}'`);
   return folderSink(path, options);
 }
 
@@ -45,7 +46,10 @@ export const gridScale = (size: number): number => Math.max(1, Math.round(64 / s
 function gridSink(path: string, { total, size, channels, columns, overwrite }: SinkOptions): Sink {
   checkFile(path, overwrite);
   const scale = gridScale(size);
-  if (total * (size * scale) ** 2 > MOST_PIXELS) throw new UsageError(`a grid of ${count(total)} pictures is too large for one PNG: with --out NAME.npz or --out FOLDER each is kept apart`);
+  if (total * (size * scale) ** 2 > MOST_PIXELS)
+    throw new UsageError(
+      `a grid of ${count(total)} pictures is too large for one PNG: with --out NAME.npz or --out FOLDER each is kept apart`,
+    );
   const all = new Uint8Array(total * size * size * channels);
   return {
     add: async (first, pixels) => all.set(pixels, first * size * size * channels),
@@ -56,13 +60,16 @@ function gridSink(path: string, { total, size, channels, columns, overwrite }: S
 function npzSink(path: string, { total, size, channels, classes, overwrite }: SinkOptions): Sink {
   checkFile(path, overwrite);
   const each = size * size * 3;
-  if (total * each > MOST_BYTES) throw new UsageError(`${count(total)} pictures of ${size} px are ${(total * each / 2 ** 30).toFixed(1)} GiB, more than one array holds (${MOST_BYTES / 2 ** 30} GiB): write a folder instead`);
+  if (total * each > MOST_BYTES)
+    throw new UsageError(
+      `${count(total)} pictures of ${size} px are ${((total * each) / 2 ** 30).toFixed(1)} GiB, more than one array holds (${MOST_BYTES / 2 ** 30} GiB): write a folder instead`,
+    );
   const all = new Uint8Array(total * each);
   const wanted = new BigInt64Array(total);
   return {
     add: async (first, pixels, labels) => {
       if (channels === 3) all.set(pixels, first * each);
-      else pixels.forEach((value, i) => all.fill(value, first * each + 3 * i, first * each + 3 * i + 3));
+      else for (const [i, value] of pixels.entries()) all.fill(value, first * each + 3 * i, first * each + 3 * i + 3);
       wanted.set(labels.map(BigInt), first);
     },
     end: async () => {
@@ -76,9 +83,11 @@ function npzSink(path: string, { total, size, channels, classes, overwrite }: Si
 
 function folderSink(path: string, { total, size, channels, classes, overwrite }: SinkOptions): Sink {
   const there = disk.exists(path);
-  if (there && disk.stat(path).kind !== 'folder') throw new UsageError(`'${path}' is a file: choose another --out; a file's name ends in .png or .npz`);
+  if (there && disk.stat(path).kind !== 'folder')
+    throw new UsageError(`'${path}' is a file: choose another --out; a file's name ends in .png or .npz`);
   const names = there ? disk.list(path) : [];
-  if (names.length > 0 && !overwrite) throw new UsageError(`the folder '${path}' is not empty: choose another --out, or add --overwrite to replace the samples in it`);
+  if (names.length > 0 && !overwrite)
+    throw new UsageError(`the folder '${path}' is not empty: choose another --out, or add --overwrite to replace the samples in it`);
   const digits = Math.max(6, String(total - 1).length);
   return {
     add: async (first, pixels, labels) => {
@@ -89,7 +98,8 @@ function folderSink(path: string, { total, size, channels, classes, overwrite }:
       }
       const each = size * size * channels;
       const files = await Promise.all(labels.map((_, i) => encodePng(pixels.subarray(i * each, (i + 1) * each), size, size, channels)));
-      for (const [i, file] of files.entries()) disk.writeFileAtomic(join(path, fileName(String(first + i).padStart(digits, '0'), labels[i] as number, classes)), file);
+      for (const [i, file] of files.entries())
+        disk.writeFileAtomic(join(path, fileName(String(first + i).padStart(digits, '0'), labels[i] as number, classes)), file);
     },
     end: async () => {},
   };

@@ -16,16 +16,16 @@ export function figure(x: number): string {
   return size >= 0.0009995 ? x.toFixed(size >= 0.09995 ? 3 : 4) : x.toExponential(1);
 }
 
-/** 204700000 -> 204.7M. */
-export function short(n: number): string {
+/** 204700000 -> 204.7M, or with a space before the letter, which a unit may follow: 204.7 MB. */
+export function short(n: number, space = ''): string {
   const units: readonly (readonly [number, string])[] = [
     [1e12, 'T'],
     [1e9, 'G'],
     [1e6, 'M'],
     [1e3, 'k'],
   ];
-  for (const [unit, letter] of units) if (n >= unit * 0.99995) return `${(n / unit).toFixed(1)}${letter}`;
-  return String(Math.round(n));
+  for (const [unit, letter] of units) if (n >= unit * 0.99995) return `${(n / unit).toFixed(1)}${space}${letter}`;
+  return `${Math.round(n)}${space}`;
 }
 
 /** Seconds as 0:07, 3:25, 1:02:09, or '2 d 3 h' when it takes days. */

@@ -1,24 +1,26 @@
 /** `dsd train`: settings from preset, file and flags; the trainer's events as lines; signals. */
 import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
-import { modelConfig, parseSetting, resolveConfig, type RunConfig, type RunSettings } from '../train/config.js';
+import { DATA_NAMES } from '../data/open.js';
+import { compression, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
+import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig } from '../train/config.js';
 import type { LogLine } from '../train/metrics.js';
 import { findPreset, PRESETS } from '../train/presets.js';
 import { RunFolder } from '../train/run.js';
-import { compression, tokens } from '../dsd/sizes.js';
-import { type Evaluation, type Start, train as runTraining, type TrainEvent } from '../train/train.js';
+import { type Evaluation, train as runTraining, type Start, type TrainEvent } from '../train/train.js';
 import { defineCommand, type Section } from './command.js';
 import { ENGINE, type Engine, openEngine } from './engine.js';
+import { hanging } from './help.js';
 import { print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
-import { hanging } from './help.js';
 import { invocation, quoted } from './self.js';
 import { count, counted, decibels, duration, figure, short, table } from './text.js';
 
 export const train = defineCommand({
   name: 'train',
-  about: 'Trains one network that encodes, decodes and generates, from a folder of pictures or a data set with a name, and writes a run folder: settings, metrics, grids of samples and reconstructions, weights.',
+  about:
+    'Trains one network that encodes, decodes and generates, from a folder of pictures or a data set with a name, and writes a run folder: settings, metrics, grids of samples and reconstructions, weights.',
   operands: { names: '', min: 0, max: 0 },
   flags: {
     preset: { kind: 'text', value: 'NAME', about: 'settings to begin from: see Presets' },
@@ -26,14 +28,26 @@ export const train = defineCommand({
     out: { kind: 'text', value: 'FOLDER', about: 'the run folder to make; by default runs/PRESET, or -2, -3 ... behind it' },
     ...ENGINE,
     seed: { kind: 'whole', value: 'N', about: 'all randomness of the run is a function of it' },
-    set: { kind: 'text', value: 'NAME=VALUE', repeat: true, about: 'one setting, such as train.batch=128; `dsd info --preset NAME` lists them' },
-    config: { kind: 'text', value: 'FILE', about: "settings as JSON, such as another run's config.json; laid over the preset, under the other flags" },
+    set: {
+      kind: 'text',
+      value: 'NAME=VALUE',
+      repeat: true,
+      about: 'one setting, such as train.batch=128; `dsd info --preset NAME` lists them',
+    },
+    config: {
+      kind: 'text',
+      value: 'FILE',
+      about: "settings as JSON, such as another run's config.json; laid over the preset, under the other flags",
+    },
     ...RESULT,
   },
   examples: [
     ['dsd train --preset demo', 'a few minutes on a CPU'],
     ['dsd train --preset fashion-mnist --device cuda --out runs/fashion', 'on a GPU'],
-    ['dsd train --preset demo --data ~/pictures --set data.image=64 --set model.patch=8 --set train.images=200000', 'your own pictures, one sub-folder a class'],
+    [
+      'dsd train --preset demo --data ~/pictures --set data.image=64 --set model.patch=8 --set train.images=200000',
+      'your own pictures, one sub-folder a class',
+    ],
     ['dsd train --config runs/fashion/config.json --seed 1', 'a run again, with another seed'],
   ],
   sections: async () => [presetSection()],
@@ -41,7 +55,7 @@ export const train = defineCommand({
     const began = performance.now();
     const config = readConfig(flags);
     const out = flags.out ?? RunFolder.free(config.preset);
-    checkBefore(config, out);
+    checkBefore(config, out, flags.data);
     const engine = openEngine({ ...flags, dtype: config.train.dtype });
     const progress = openProgress(flags);
     const view = new TrainView(config, engine, progress);
@@ -83,7 +97,12 @@ export function readConfig(flags: ConfigFlags): RunConfig {
     ...(flags.data === undefined ? {} : { data: { source: flags.data } }),
     ...(flags.seed === undefined && flags.dtype === undefined
       ? {}
-      : { train: { ...(flags.seed === undefined ? {} : { seed: flags.seed }), ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }) } }),
+      : {
+          train: {
+            ...(flags.seed === undefined ? {} : { seed: flags.seed }),
+            ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
+          },
+        }),
   };
   return resolveConfig(findPreset(name).settings, { ...file, preset: name }, given, ...flags.set.map(parseSetting));
 }
@@ -92,6 +111,7 @@ export function readConfig(flags: ConfigFlags): RunConfig {
 const CONFIG_LIMIT = 2 ** 20;
 
 function readConfigFile(path: string): Record<string, unknown> {
+  if (!disk.exists(path)) throw new UsageError(`--config ${path}: there is no such file`);
   const text = new TextDecoder().decode(disk.readFile(path, CONFIG_LIMIT));
   let tree: unknown;
   try {
@@ -99,22 +119,28 @@ function readConfigFile(path: string): Record<string, unknown> {
   } catch (cause) {
     throw new UsageError(`--config ${path} is not JSON: ${cause instanceof Error ? cause.message : cause}`, { cause });
   }
-  if (typeof tree !== 'object' || tree === null || Array.isArray(tree)) throw new UsageError(`--config ${path} holds no settings: an object such as {"train": {"batch": 128}} is wanted`);
+  if (typeof tree !== 'object' || tree === null || Array.isArray(tree))
+    throw new UsageError(`--config ${path} holds no settings: an object such as {"train": {"batch": 128}} is wanted`);
   // A run's config.json names its classes beside the settings; they are the data's to say.
   const { classes: _, ...settings } = tree as Record<string, unknown>;
   return settings;
 }
 
 /** What can be refused before pictures are read, which may take long. @throws UsageError */
-function checkBefore(config: RunConfig, out: string): void {
+function checkBefore(config: RunConfig, out: string, data: string | undefined): void {
   modelConfig(config, { channels: 3, classes: 1 });
+  const { source } = config.data;
+  if (data === undefined && !DATA_NAMES.some((name) => name === source) && !disk.exists(source))
+    throw new UsageError(
+      `preset '${config.preset}' wants pictures of yours (its own place for them, '${source}', is not there): --data FOLDER, with a sub-folder for each class`,
+    );
   if (disk.exists(out) && (disk.stat(out).kind !== 'folder' || disk.list(out).length > 0)) {
     throw new UsageError(`'${out}' exists and is not empty; a run is never written over: choose another --out, or remove it`);
   }
 }
 
 function presetSection(): Section {
-  const rows = Object.entries(PRESETS).map(([name, { about, cost, expect }]) => [`  ${name}`, `${about}. Cost: ${cost}. Expect: ${expect}.`] as const);
+  const rows = Object.entries(PRESETS).map(([name, { about, cost }]) => [`  ${name}`, `${about}; ${cost}`] as const);
   return { heading: 'Presets', lines: hanging(rows, Math.min(process.stdout.columns ?? 80, 110)) };
 }
 
@@ -181,7 +207,10 @@ class TrainView {
     const heads = parameters.heads > 0 ? ` (+ ${short(parameters.heads)} in heads that only training uses)` : '';
     const rows = [
       ['preset', `${preset}${objective.paradigm === 'dsd' ? '' : `, paradigm ${objective.paradigm}`}`],
-      ['data', `${data.source}: ${count(pictures.train)} training + ${count(pictures.heldOut)} held-out pictures of ${model.image} px in ${counted(classes.length, 'class', 'classes')}`],
+      [
+        'data',
+        `${data.source}: ${count(pictures.train)} training + ${count(pictures.heldOut)} held-out pictures of ${model.image} px in ${counted(classes.length, 'class', 'classes')}`,
+      ],
       ['network', `${short(parameters.model)} parameters${heads}`],
       ['latent', `${tokens(model)} tokens x ${model.latent} channels: ${figure(compression(model))} pixel values to one`],
       ['floor', `${decibels(pcaPsnr)} by per-patch PCA of equal width`],
@@ -224,9 +253,19 @@ class TrainView {
     const { start, logged, grids } = this;
     if (!start) return [];
     const rows = [
-      ...(Number.isNaN(last.psnr) ? [] : [['PSNR', `${decibels(last.psnr)} on ${counted(start.pictures.heldOut, 'held-out picture')}; per-patch PCA of equal width ${decibels(start.pcaPsnr)}`]]),
+      ...(Number.isNaN(last.psnr)
+        ? []
+        : [
+            [
+              'PSNR',
+              `${decibels(last.psnr)} on ${counted(start.pictures.heldOut, 'held-out picture')}; per-patch PCA of equal width ${decibels(start.pcaPsnr)}`,
+            ],
+          ]),
       ['effective rank', `${last.effectiveRank.toFixed(1)} of ${this.mostRank()}`],
-      ['trained', `${counted(last.images, 'picture')} in ${duration(seconds)}, ${figure(last.images / this.stepping)} images/s in training steps`],
+      [
+        'trained',
+        `${counted(last.images, 'picture')} in ${duration(seconds)}, ${figure(last.images / this.stepping)} images/s in training steps`,
+      ],
       ...(logged && logged.skipped > 0 ? [['skipped', `${counted(logged.skipped, 'step')} whose gradient was not finite`]] : []),
       ['weights', this.weights],
       ...grids.map((path, i) => [i === 0 ? 'pictures' : '', path]),

@@ -2,8 +2,9 @@
  * From a file to the pixels of one training picture. Runs in the decoding threads, or in the main one when there are none; a job is plain
  * data, so it crosses to a thread as it is.
  */
-import sharp from 'sharp';
+
 import type { Sharp } from 'sharp';
+import sharp from 'sharp';
 import { DiskError, disk } from '../io/disk.js';
 import type { DecodeJob } from './job.js';
 import { PictureError, pictureFormat } from './job.js';
@@ -53,7 +54,10 @@ async function decodeDrawing({ path, size, channels }: DecodeJob): Promise<Uint8
   const image = sharp(bytes, { density: (72 * side) / width }).flatten({ background: '#ffffff' });
   const drawn = await attempt(path, () => rasterise(image, channels));
   if (drawn.width !== side || drawn.height !== side)
-    throw new PictureError(path, `the drawing is not square: ${drawn.width} x ${drawn.height} pixels where ${side} x ${side} were expected`);
+    throw new PictureError(
+      path,
+      `the drawing is not square: ${drawn.width} x ${drawn.height} pixels where ${side} x ${side} were expected`,
+    );
   return resample(drawn, size, size, 'lanczos');
 }
 

@@ -33,8 +33,6 @@ const KEEP_BYTES = 2 ** 28;
 /** Held out of a set that brings no held-out part: this share, and no more than this many. */
 const HELD_OUT_SHARE = 0.05;
 const HELD_OUT_MOST = 2000;
-/** Deeper folders are a circle of links. */
-const MAX_DEPTH = 32;
 /** Endings that are taken for pictures without looking: with millions of files looking takes minutes, and decoding looks anyway. */
 const PICTURE_NAMES = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif']);
 const FORMATS = 'JPEG, PNG, WebP or GIF';
@@ -66,8 +64,18 @@ export function openFolder(folder: string, options: FolderOptions): DataSet {
   }
   const held = chooseHeldOut(entries);
   return {
-    train: part('training part', root, classes, entries.filter((entry) => !held.has(entry))),
-    heldOut: part('held-out part', root, classes, entries.filter((entry) => held.has(entry))),
+    train: part(
+      'training part',
+      root,
+      classes,
+      entries.filter((entry) => !held.has(entry)),
+    ),
+    heldOut: part(
+      'held-out part',
+      root,
+      classes,
+      entries.filter((entry) => held.has(entry)),
+    ),
   };
 }
 
@@ -75,17 +83,20 @@ export function openFolder(folder: string, options: FolderOptions): DataSet {
 function listClasses(root: string): { classes: string[]; entries: Entry[] } {
   const classes = subfolders(root);
   if (classes.length === 0) {
-    const paths = picturesBelow(root, '', 0);
+    const paths = picturesBelow(root, '');
     if (paths.length < 2)
       throw new FailureError(
         `${root} has ${paths.length === 0 ? 'no pictures' : 'one picture'} and no sub-folders. Put pictures (${FORMATS}) into a sub-folder for each class`,
       );
     return { classes: [basename(resolve(root))], entries: paths.map((path) => ({ path, label: 0 })) };
   }
-  const entries = classes.flatMap((name, label) => picturesBelow(root, name, 1).map((path) => ({ path, label })));
+  const entries = classes.flatMap((name, label) => picturesBelow(root, name).map((path) => ({ path, label })));
   const filled = new Set(entries.map((entry) => entry.label));
   const empty = classes.filter((_, label) => !filled.has(label));
-  if (entries.length === 0) throw new FailureError(`${root} has ${count(classes.length, 'sub-folder')} and no picture (${FORMATS}) in ${classes.length === 1 ? 'it' : 'any of them'}`);
+  if (entries.length === 0)
+    throw new FailureError(
+      `${root} has ${count(classes.length, 'sub-folder')} and no picture (${FORMATS}) in ${classes.length === 1 ? 'it' : 'any of them'}`,
+    );
   if (empty.length > 0)
     throw new FailureError(
       `${root}: no picture (${FORMATS}) in class folder${empty.length === 1 ? '' : 's'} ${some(empty)}. Every sub-folder is a class: put pictures into it, or move it away`,
@@ -98,9 +109,15 @@ function listClasses(root: string): { classes: string[]; entries: Entry[] } {
 function listHeldOut(folder: string, classes: readonly string[], trainFolder: string): Entry[] {
   const names = subfolders(folder);
   const unknown = names.filter((name) => !classes.includes(name));
-  if (unknown.length > 0) throw new FailureError(`${folder} has class folder${unknown.length === 1 ? '' : 's'} ${some(unknown)}, which ${trainFolder} does not have`);
-  const entries = names.flatMap((name) => picturesBelow(folder, name, 1).map((path) => ({ path, label: classes.indexOf(name) })));
-  if (entries.length === 0) throw new FailureError(`${folder} has no picture (${FORMATS}) in class folders. Fill it like ${trainFolder}, or move it away to hold out a part of the training pictures`);
+  if (unknown.length > 0)
+    throw new FailureError(
+      `${folder} has class folder${unknown.length === 1 ? '' : 's'} ${some(unknown)}, which ${trainFolder} does not have`,
+    );
+  const entries = names.flatMap((name) => picturesBelow(folder, name).map((path) => ({ path, label: classes.indexOf(name) })));
+  if (entries.length === 0)
+    throw new FailureError(
+      `${folder} has no picture (${FORMATS}) in class folders. Fill it like ${trainFolder}, or move it away to hold out a part of the training pictures`,
+    );
   return entries;
 }
 
@@ -132,15 +149,14 @@ function isPlain(name: string): boolean {
   return !PICTURE_NAMES.has(extname(name).toLowerCase());
 }
 
-/** Paths, relative to the root and in order, of the pictures in a folder and below it. */
-function picturesBelow(root: string, folder: string, depth: number): string[] {
-  if (depth > MAX_DEPTH) throw new FailureError(`${join(root, folder)} is ${depth} folders deep: probably a link that leads back to a folder above it. Remove the link`);
+/** Paths, relative to the root and in order, of the pictures in a folder and below it. A circle of links is the system's error. */
+function picturesBelow(root: string, folder: string): string[] {
   return disk.list(join(root, folder)).flatMap((name) => {
     if (name.startsWith('.')) return [];
     const path = folder === '' ? name : `${folder}/${name}`;
     if (!isPlain(name)) return [path];
     const { kind } = disk.stat(join(root, path));
-    if (kind === 'folder') return picturesBelow(root, path, depth + 1);
+    if (kind === 'folder') return picturesBelow(root, path);
     return kind === 'file' && looksLikePicture(join(root, path)) ? [path] : [];
   });
 }
@@ -224,7 +240,8 @@ class FolderSource implements ImageSource {
       }
     }
     const { error } = found[0]!;
-    throw new FailureError(`cannot use picture ${error.path}: ${error.reason}. No other of class ${this.classes[label]} could take its place: ${count(found.length, 'picture')} tried, all broken`,
+    throw new FailureError(
+      `cannot use picture ${error.path}: ${error.reason}. No other of class ${this.classes[label]} could take its place: ${count(found.length, 'picture')} tried, all broken`,
       { cause: error },
     );
   }

@@ -33,13 +33,17 @@ export function parseIdx(bytes: Uint8Array, dimensions: number, path: string): I
   if (bytes.length < head) fail(`it has ${bytes.length} bytes, and its header alone needs ${head}`);
   const magic = (bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!;
   if (magic !== (0x0800 | dimensions))
-    fail(`it begins with ${hex(magic)} where ${hex(0x0800 | dimensions)} (unsigned bytes, ${dimensions === 1 ? '1 dimension' : `${dimensions} dimensions`}) was expected`);
+    fail(
+      `it begins with ${hex(magic)} where ${hex(0x0800 | dimensions)} (unsigned bytes, ${dimensions === 1 ? '1 dimension' : `${dimensions} dimensions`}) was expected`,
+    );
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const shape = Array.from({ length: dimensions }, (_, i) => view.getUint32(4 + 4 * i));
   const count = shape.reduce((a, b) => a * b, 1); // three uint32 stay below 2^96: inexact perhaps, but never mistaken for a small number
   if (count !== bytes.length - head) {
     const found = bytes.length - head;
-    fail(`its header says ${shape.join(' x ')} = ${count} values, and ${found} follow: ${found < count ? 'it is cut off' : 'there is something else behind them'}`);
+    fail(
+      `its header says ${shape.join(' x ')} = ${count} values, and ${found} follow: ${found < count ? 'it is cut off' : 'there is something else behind them'}`,
+    );
   }
   return { shape, data: bytes.subarray(head) };
 }
@@ -56,7 +60,10 @@ export function readIdx(path: string, dimensions: number): Idx {
       bytes = gunzipSync(bytes, { maxOutputLength: LIMIT });
     } catch (cause) {
       const said = cause instanceof Error ? cause.message : String(cause);
-      throw new FailureError(`cannot unpack ${path} (${bytes.length} bytes of gzip): ${said}. The file is cut off or damaged; get it again`, { cause });
+      throw new FailureError(
+        `cannot unpack ${path} (${bytes.length} bytes of gzip): ${said}. The file is cut off or damaged; get it again`,
+        { cause },
+      );
     }
   }
   return parseIdx(bytes, dimensions, path);
@@ -78,7 +85,8 @@ export function hasIdxFiles(folder: string): boolean {
  * @throws UsageError for a size or channels that the pictures do not have; FailureError for files that are absent, damaged or do not match
  */
 export function openIdx(folder: string, { size, channels }: IdxOptions, name = folder, names?: readonly string[]): DataSet {
-  if (channels !== 1) throw new UsageError(`data set ${name}: the pictures are grey, and ${channels} channels were asked for. Use 1 channel`);
+  if (channels !== 1)
+    throw new UsageError(`data set ${name}: the pictures are grey, and ${channels} channels were asked for. Use 1 channel`);
   const parts = [
     { file: 'train', name: `${name}, training part` },
     { file: 't10k', name: `${name}, held-out part` },
@@ -90,15 +98,20 @@ export function openIdx(folder: string, { size, channels }: IdxOptions, name = f
     const count = images.shape[0]!;
     if (count === 0) throw new FailureError(`${imagesPath} holds no pictures`);
     if (labels.data.length !== count)
-      throw new FailureError(`${imagesPath} has ${count} pictures and ${labelsPath} ${labels.data.length} labels. The two files do not belong together`);
+      throw new FailureError(
+        `${imagesPath} has ${count} pictures and ${labelsPath} ${labels.data.length} labels. The two files do not belong together`,
+      );
     const highest = labels.data.reduce((a, b) => Math.max(a, b), 0);
     if (names !== undefined && highest >= names.length)
-      throw new FailureError(`${labelsPath} has a label ${highest}, and ${name} has ${names.length} classes. It is not that data set's file`);
+      throw new FailureError(
+        `${labelsPath} has a label ${highest}, and ${name} has ${names.length} classes. It is not that data set's file`,
+      );
     return { ...part, imagesPath, labels: labels.data, highest, pixels: pad(images, size, imagesPath) };
   });
   const classes = names ?? Array.from({ length: Math.max(...parts.map((part) => part.highest)) + 1 }, (_, i) => String(i));
   const [train, heldOut] = parts.map(
-    (part) => new MemorySource({ name: part.name, size, channels, classes }, part.pixels, part.labels, (i) => `picture ${i} of ${part.imagesPath}`),
+    (part) =>
+      new MemorySource({ name: part.name, size, channels, classes }, part.pixels, part.labels, (i) => `picture ${i} of ${part.imagesPath}`),
   );
   return { train: train!, heldOut: heldOut! };
 }
@@ -107,7 +120,9 @@ export function openIdx(folder: string, { size, channels }: IdxOptions, name = f
 function pad({ shape, data }: Idx, size: number, path: string): Uint8Array {
   const [count, height, width] = shape as [number, number, number];
   if (height > size || width > size || height * width === 0)
-    throw new UsageError(`the pictures of ${path} have ${height} x ${width} pixels, and ${size} x ${size} were asked for. Use a size of at least ${Math.max(height, width)}`);
+    throw new UsageError(
+      `the pictures of ${path} have ${height} x ${width} pixels, and ${size} x ${size} were asked for. Use a size of at least ${Math.max(height, width)}`,
+    );
   if (height === size && width === size) return data;
   const out = new Uint8Array(count * size * size);
   const top = (size - height) >> 1;
@@ -132,7 +147,9 @@ function find(folder: string, part: string, what: 'images' | 'labels'): string {
   const path = locate(folder, part, what);
   if (path === undefined) {
     const name = `${part}-${what}-idx${what === 'images' ? 3 : 1}-ubyte`;
-    throw new FailureError(`${folder} has no file ${name} or ${name}.gz. A data set of IDX files needs four: images and labels, train and t10k`);
+    throw new FailureError(
+      `${folder} has no file ${name} or ${name}.gz. A data set of IDX files needs four: images and labels, train and t10k`,
+    );
   }
   return path;
 }

@@ -21,7 +21,9 @@ export class PictureError extends FailureError {
     readonly reason: string,
     cause?: unknown,
   ) {
-    super(`cannot use picture ${path}: ${reason}. Mend the file or remove it, or let broken pictures be skipped`, { cause });
+    super(`cannot use picture ${path}: ${reason}. Mend the file or remove it, or have broken pictures skipped (data.broken: skip)`, {
+      cause,
+    });
   }
 }
 

@@ -138,7 +138,7 @@ export function fitText(text: string, height: number, most: number): string {
 function draw({ text, x, y, height, colour }: Text): string {
   if ([...text].some((character) => GLYPHS[character] === undefined)) {
     const size = (height * 1.37).toFixed(1); // of common fonts: capitals are 0.73 of their size
-    return `<text x="${x}" y="${y}" font-family="sans-serif" font-size="${size}" fill="${colour}">${escape(text)}</text>`;
+    return `<text x="${x}" y="${y}" font-family="sans-serif" font-size="${size}" fill="${colour}">${escapeXml(text)}</text>`;
   }
   let left = 0;
   let path = '';
@@ -165,7 +165,7 @@ function advance(glyph: string): number {
   return (glyph === '' ? SPACE - BETWEEN : widest) + BETWEEN;
 }
 
-function escape(text: string): string {
+function escapeXml(text: string): string {
   // Characters that XML forbids altogether come in file names too.
   const legal = text.replace(/[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu, '\uFFFD');
   return legal.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');

@@ -60,7 +60,8 @@ export class Loader {
    */
   constructor(source: ImageSource, { batch, seed, flip = false, workers = DEFAULT_WORKERS, prefetch = 2, start = 0 }: LoaderOptions) {
     if (!Number.isInteger(batch) || batch < 1) throw new RangeError(`Loader: batch must be an integer of at least 1, got ${batch}`);
-    if (!Number.isInteger(prefetch) || prefetch < 0) throw new RangeError(`Loader: prefetch must be an integer of at least 0, got ${prefetch}`);
+    if (!Number.isInteger(prefetch) || prefetch < 0)
+      throw new RangeError(`Loader: prefetch must be an integer of at least 0, got ${prefetch}`);
     if (!Number.isSafeInteger(start) || start < 0) throw new RangeError(`Loader: start must be a safe integer of at least 0, got ${start}`);
     this.#source = source;
     this.#batch = batch;
@@ -128,7 +129,8 @@ export class Loader {
       labels[b] = source.label(index);
       const flipped = this.#flip && uniform(flipKey, image, 0) < 0.5;
       const put = (pixels: Uint8Array): void => {
-        if (pixels.length !== each) throw new Error(`${source.path(index)}: the source gave ${pixels.length} bytes where ${each} were expected`);
+        if (pixels.length !== each)
+          throw new Error(`${source.path(index)}: the source gave ${pixels.length} bytes where ${each} were expected`);
         if (flipped) mirror(pixels, images, b * each, source.size, source.channels);
         else images.set(pixels, b * each);
       };

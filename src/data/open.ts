@@ -1,5 +1,5 @@
 /** Finds a data set by what the user calls it. */
-import { FailureError, UsageError, nearest } from '../core/errors.js';
+import { FailureError, nearest, UsageError } from '../core/errors.js';
 import { disk } from '../io/disk.js';
 import type { FolderOptions } from './folder.js';
 import { openFolder } from './folder.js';
@@ -28,7 +28,8 @@ export interface DataOptions extends Omit<FolderOptions, 'channels'> {
  */
 export async function openData(spec: string, options: DataOptions): Promise<DataSet> {
   const { size } = options;
-  if (!Number.isInteger(size) || size < 8 || size > 1024) throw new UsageError(`picture size ${size} does not work: give a whole number of pixels from 8 to 1024`);
+  if (!Number.isInteger(size) || size < 8 || size > 1024)
+    throw new UsageError(`picture size ${size} does not work: give a whole number of pixels from 8 to 1024`);
   if (spec === 'openmoji') return openOpenmoji({ ...options, channels: options.channels ?? 3 });
   if (spec === 'fashion-mnist') return openFashionMnist({ size, channels: options.channels ?? 1 });
   if (!disk.exists(spec)) {
@@ -37,7 +38,8 @@ export async function openData(spec: string, options: DataOptions): Promise<Data
       `unknown data set "${spec}": there is no folder of this path, and the known names are ${DATA_NAMES.join(', ')}${meant === undefined ? '' : `. Did you mean ${meant}?`}`,
     );
   }
-  if (disk.stat(spec).kind !== 'folder') throw new FailureError(`data set ${spec} is a file, and a folder is needed: one with a sub-folder for each class, or with IDX files`);
+  if (disk.stat(spec).kind !== 'folder')
+    throw new FailureError(`data set ${spec} is a file, and a folder is needed: one with a sub-folder for each class, or with IDX files`);
   if (hasIdxFiles(spec)) return openIdx(spec, { size, channels: options.channels ?? 1 });
   return openFolder(spec, { ...options, channels: options.channels ?? 3 });
 }

@@ -62,7 +62,11 @@ export async function openOpenmoji({ size, channels, workers = DEFAULT_WORKERS, 
       return `${path(drawing)} (${drawing.annotation})`;
     });
   };
-  return { train: part('training part', false), heldOut: part('held-out part', true), credit: 'Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0' };
+  return {
+    train: part('training part', false),
+    heldOut: part('held-out part', true),
+    credit: 'Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0',
+  };
 }
 
 /**
@@ -118,7 +122,10 @@ function packageFolder(): string {
   try {
     return dirname(createRequire(import.meta.url).resolve('openmoji/package.json'));
   } catch (cause) {
-    throw new FailureError('data set openmoji: the npm package "openmoji" is not installed. Run `npm install` in the folder of this project', { cause });
+    throw new FailureError(
+      'data set openmoji: the npm package "openmoji" is not installed. Run `npm install` in the folder of this project',
+      { cause },
+    );
   }
 }
 

@@ -40,9 +40,18 @@ export interface GridOptions {
  * Pictures side by side, row by row.
  * @param images count * size * size * channels bytes, one picture after another
  */
-export function grid(images: Uint8Array, count: number, size: number, channels: 1 | 3, columns: number, options: GridOptions = {}): Picture {
+export function grid(
+  images: Uint8Array,
+  count: number,
+  size: number,
+  channels: 1 | 3,
+  columns: number,
+  options: GridOptions = {},
+): Picture {
   if (images.length !== count * size * size * channels)
-    throw new RangeError(`grid: ${count} pictures of ${size} x ${size} x ${channels} need ${count * size * size * channels} bytes, got ${images.length}`);
+    throw new RangeError(
+      `grid: ${count} pictures of ${size} x ${size} x ${channels} need ${count * size * size * channels} bytes, got ${images.length}`,
+    );
   const { gap = 2, scale = 1, background = 255 } = options;
   const across = Math.max(1, Math.min(columns, count));
   const rows = Math.max(1, Math.ceil(count / across));
@@ -83,9 +92,9 @@ export function pairGrid(
 }
 
 export interface ContactSheetOptions {
-  /** Examples a class, 12 by default. */
+  /** Examples a class; 12 by default, fewer of large pictures. */
   readonly examples?: number;
-  /** Examples a class of the held-out part, behind the others; 3 by default. */
+  /** Examples a class of the held-out part, behind the others; 3 by default, fewer of large pictures. */
   readonly heldOutExamples?: number;
   /** Rows at most, 40 by default; the sheet says how many classes are left out. */
   readonly rows?: number;
@@ -102,40 +111,36 @@ const LIGHT = '#6b7785';
 
 /** A row for each class: name, counts, examples spread evenly over the class, then held-out ones. Decodes only what it shows. */
 export async function contactSheet(data: DataSet, options: ContactSheetOptions = {}): Promise<Picture> {
-  const { examples = 12, heldOutExamples = 3, rows = 40, title = 'Data' } = options;
+  const { rows = 40, title = 'Data' } = options;
   const summary = summarize(data);
+  const shown = summary.classes.slice(0, rows);
+  const more = summary.classes.length - shown.length;
   const scale = Math.max(1, Math.round(64 / summary.size));
   const cell = summary.size * scale;
-  const shown = summary.classes.slice(0, rows);
   const pitch = Math.max(cell, 48) + 12;
   const left = MARGIN + LABEL_WIDTH;
-  const middle = left + examples * (cell + CELL_GAP) - CELL_GAP + PART_GAP;
-  const width = middle + Math.max(1, heldOutExamples) * (cell + CELL_GAP) - CELL_GAP + MARGIN;
-  const top = MARGIN + 58;
-  const more = summary.classes.length - shown.length;
+  const train = part(data.train, options.examples ?? columnsIn(900, cell, 12), rows, left);
+  const middle = left + train.columns * (cell + CELL_GAP) + PART_GAP;
+  const heldOut = part(data.heldOut, options.heldOutExamples ?? columnsIn(300, cell, 3), rows, middle);
+  const facts = `${thousands(summary.train)} training + ${thousands(summary.heldOut)} held out · ${summary.classes.length} classes · ${summary.size} x ${summary.size} x ${summary.channels}`;
+  const width = MARGIN + Math.max(middle + heldOut.columns * (cell + CELL_GAP) - CELL_GAP, Math.ceil(MARGIN + textWidth(facts, 10)));
+  const top = MARGIN + 78;
   const height = top + shown.length * pitch + (more > 0 ? 28 : 0) + MARGIN - 12;
 
   const sheet = blank(width, height, 3, 255);
   const texts: Text[] = [
-    { text: fitText(title, 15, width / 2), x: MARGIN, y: MARGIN + 15, height: 15, colour: DARK },
-    { text: 'training', x: left, y: top - 12, height: 9, colour: LIGHT },
-    { text: 'held out', x: middle, y: top - 12, height: 9, colour: LIGHT },
-  ];
-  const facts = `${thousands(summary.train)} training + ${thousands(summary.heldOut)} held out · ${summary.classes.length} classes · ${summary.size} x ${summary.size} x ${summary.channels}`;
-  const factsWidth = textWidth(facts, 10);
-  texts.push({ text: facts, x: Math.max(MARGIN, width - MARGIN - factsWidth), y: MARGIN + 14, height: 10, colour: LIGHT });
-
-  const parts = [
-    { source: data.train, members: byClass(data.train), most: examples, x: left },
-    { source: data.heldOut, members: byClass(data.heldOut), most: heldOutExamples, x: middle },
+    { text: fitText(title, 15, width - 2 * MARGIN), x: MARGIN, y: MARGIN + 15, height: 15, colour: DARK },
+    { text: facts, x: MARGIN, y: MARGIN + 38, height: 10, colour: LIGHT },
+    { text: 'training', x: left, y: top - 10, height: 9, colour: LIGHT },
+    { text: 'held out', x: middle, y: top - 10, height: 9, colour: LIGHT },
   ];
   for (const [label, row] of shown.entries()) {
     const y = top + label * pitch;
     const centre = y + cell / 2;
     texts.push({ text: fitText(row.name, 11, LABEL_WIDTH - 16), x: MARGIN, y: centre - 3, height: 11, colour: DARK });
     texts.push({ text: `${thousands(row.train)} + ${thousands(row.heldOut)}`, x: MARGIN, y: centre + 16, height: 9, colour: LIGHT });
-    for (const { source, members, most, x } of parts) {
-      const indices = spread(members[label]!, most);
+    for (const { source, members, columns, x } of [train, heldOut]) {
+      const indices = spread(members[label]!, columns);
       const pixels = await stack(source, indices);
       const colour = source.channels === 3 ? pixels : repeatChannels(pixels);
       for (let i = 0; i < indices.length; i++) paste(sheet, colour, i, source.size, scale, x + i * (cell + CELL_GAP), y);
@@ -145,11 +150,17 @@ export async function contactSheet(data: DataSet, options: ContactSheetOptions =
   return overlay(sheet, lettering(width, height, texts));
 }
 
-/** Picture numbers of each class, in order. */
-function byClass(source: ImageSource): number[][] {
+/** Columns of cells that fit into a width, from 1 to `most`. */
+function columnsIn(width: number, cell: number, most: number): number {
+  return Math.max(1, Math.min(most, Math.floor(width / (cell + CELL_GAP))));
+}
+
+/** One part of a data set on the sheet: picture numbers by class, and as many columns as the largest shown class fills. */
+function part(source: ImageSource, most: number, rows: number, x: number) {
   const members: number[][] = source.classes.map(() => []);
   for (let i = 0; i < source.length; i++) members[source.label(i)]!.push(i);
-  return members;
+  const largest = members.slice(0, rows).reduce((n, all) => Math.max(n, all.length), 1);
+  return { source, members, x, columns: Math.min(most, largest) };
 }
 
 /** Up to `most` of the numbers, evenly spread from the first to the last. */
@@ -161,7 +172,11 @@ function spread(all: readonly number[], most: number): number[] {
 async function overlay(sheet: Picture, svg: Buffer): Promise<Picture> {
   const { default: sharp } = await import('sharp');
   const { pixels, width, height } = sheet;
-  const out = await sharp(pixels, { raw: { width, height, channels: 3 } }).composite([{ input: svg }]).removeAlpha().raw().toBuffer();
+  const out = await sharp(pixels, { raw: { width, height, channels: 3 } })
+    .composite([{ input: svg }])
+    .removeAlpha()
+    .raw()
+    .toBuffer();
   return { ...sheet, pixels: new Uint8Array(out) };
 }
 

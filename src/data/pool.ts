@@ -82,7 +82,8 @@ export class DecodePool {
       if (this.#running === 0 && this.#queue.length > 0) this.#here = this.#runHere();
       return;
     }
-    while (this.#lanes.length < this.workers && this.#lanes.length < this.#queue.length + this.#running) this.#lanes.push(this.#startLane());
+    while (this.#lanes.length < this.workers && this.#lanes.length < this.#queue.length + this.#running)
+      this.#lanes.push(this.#startLane());
     while (this.#queue.length > 0) {
       const lane = this.#lanes.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
       if (lane.tasks.size >= DEPTH) return;
@@ -100,7 +101,6 @@ export class DecodePool {
 
   #startLane(): Lane {
     const worker = new Worker(this.script, { execArgv: [] });
-    worker.unref(); // only a thread with work keeps the program alive: one that has finished may exit without closing its pools
     const lane: Lane = { worker, tasks: new Map(), ended: new Promise((resolve) => worker.once('exit', () => resolve())) };
     worker.on('message', (response: Response) => this.#settle(lane, response));
     worker.on('error', (error) => this.#died(lane, error));
@@ -115,7 +115,7 @@ export class DecodePool {
     if (task === undefined) return; // given up by close()
     lane.tasks.delete(response.id);
     this.#running--;
-    if (lane.tasks.size === 0) lane.worker.unref();
+    if (lane.tasks.size === 0) lane.worker.unref(); // a program that has finished may exit without closing its pools
     if ('pixels' in response) task.resolve(response.pixels);
     else task.reject(errorOf(response, task.job));
     this.#dispatch();
@@ -147,7 +147,8 @@ export class DecodePool {
   async #runHere(): Promise<void> {
     this.#running = 1;
     const { decode } = await import('./decode.js');
-    for (let task = this.#queue.shift(); task !== undefined; task = this.#queue.shift()) await decode(task.job).then(task.resolve, task.reject);
+    for (let task = this.#queue.shift(); task !== undefined; task = this.#queue.shift())
+      await decode(task.job).then(task.resolve, task.reject);
     this.#running = 0;
   }
 }

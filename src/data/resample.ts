@@ -66,7 +66,8 @@ export function resample(
   for (let row = 0; row < rows; row++) {
     const from = (top + row) * source.width * channels;
     const to = row * window.width * channels;
-    for (let x = 0; x < window.width; x++) gather(source.pixels, from + across.first[x]! * channels, channels, across, x, narrow, to + x * channels, channels);
+    for (let x = 0; x < window.width; x++)
+      gather(source.pixels, from + across.first[x]! * channels, channels, across, x, narrow, to + x * channels, channels);
   }
 
   const out = new Uint8Array(window.height * window.width * channels);
@@ -119,7 +120,16 @@ function taps(input: number, output: number, start: number, count: number, filte
 }
 
 /** One output position of a pass: `length` neighbouring bytes, each a weighted sum of bytes that lie `stride` apart. */
-function gather(from: Uint8Array, start: number, stride: number, by: Taps, position: number, to: Uint8Array, at: number, length: number): void {
+function gather(
+  from: Uint8Array,
+  start: number,
+  stride: number,
+  by: Taps,
+  position: number,
+  to: Uint8Array,
+  at: number,
+  length: number,
+): void {
   const n = by.count[position]!;
   const base = position * by.most;
   for (let c = 0; c < length; c++) {

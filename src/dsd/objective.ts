@@ -35,7 +35,10 @@ export interface ObjectiveConfig {
   readonly labels: boolean;
   /** Weight of each loss; one that is 0 is not computed. */
   readonly weights: {
+    /** Mean absolute error of the pictures. */
     readonly reconstruction: number;
+    /** Mean squared error of the pictures: it costs nothing beside the other and is what PSNR measures. */
+    readonly squared: number;
     readonly perceptual: number;
     readonly denoise: number;
     readonly align: number;
@@ -55,7 +58,7 @@ export const PARADIGMS = {
   /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
   naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0 },
   /** Latent diffusion, stage one: an autoencoder alone. */
-  autoencoder: { targetEncoder: 'online', mask: 0, weights: { denoise: 0, align: 0, represent: 0, classify: 0 } },
+  autoencoder: { target: 'clean', stopGradient: true, targetEncoder: 'online', input: 'noised', mask: 0, weights: { denoise: 0, align: 0, represent: 0, classify: 0 } },
   /** Latent diffusion, stage two: a separate network learns the velocity of a frozen encoder's latents. */
   'latent-diffusion': {
     target: 'velocity',
@@ -63,7 +66,7 @@ export const PARADIGMS = {
     targetEncoder: 'frozen',
     input: 'noised',
     mask: 0,
-    weights: { reconstruction: 0, perceptual: 0, align: 0, represent: 0, classify: 0 },
+    weights: { reconstruction: 0, squared: 0, perceptual: 0, align: 0, represent: 0, classify: 0 },
   },
   /** The denoise role at t = 1 without noise predicts the EMA encoder's latent of the full view from a masked one; no decoder. */
   'self-distillation': {
@@ -71,7 +74,7 @@ export const PARADIGMS = {
     stopGradient: true,
     targetEncoder: 'ema',
     input: 'clean',
-    weights: { reconstruction: 0, perceptual: 0 },
+    weights: { reconstruction: 0, squared: 0, perceptual: 0 },
   },
 } as const satisfies Record<string, DeepPartial<ObjectiveConfig>>;
 export type Paradigm = keyof typeof PARADIGMS;
@@ -167,12 +170,13 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
   const [z1, zc, z2] = [use(first.z), use(view.z), use(teacher.z)];
 
   // --- reconstruction: the decoder sees z1, half of the time a little noised. The gradient reaches the encoder: this is what fills the latent.
-  if (weights.reconstruction > 0 || weights.perceptual > 0) {
+  if (weights.reconstruction > 0 || weights.squared > 0 || weights.perceptual > 0) {
     const { probability, from } = config.decoderNoise;
     const [chosen, level] = draws.decodeLevel.chunk(2, 1) as [Tensor, Tensor]; // (B, 1) each
     const s = where(chosen.lt(probability), level.mul(1 - from).add(from), onesLike(level)).unsqueeze(-1); // (B, 1, 1)
     const picture = online.decode(probability > 0 ? z1.mul(s).add(draws.decodeNoise.mul(s.neg().add(1))) : z1);
     if (weights.reconstruction > 0) terms.reconstruction = l1Loss(picture, input.x);
+    if (weights.squared > 0) terms.squared = mseLoss(picture, input.x);
     if (weights.perceptual > 0 && networks.perceptual) terms.perceptual = networks.perceptual(picture, input.x);
   }
 

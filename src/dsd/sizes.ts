@@ -54,6 +54,8 @@ export interface ParameterSpec {
   readonly init: Init;
   /** A matrix (or its bias) applied to every token: held in the compute type during a step. Norms and what works on one row a picture stay float32. */
   readonly perToken: boolean;
+  /** How many matrices lie in it one under the other, for an optimizer that treats matrices as such; 0: none. Of the trunk's blocks only. */
+  readonly matrices: number;
   /** Used by losses only, never by encode, denoise or decode: not counted in the model's size, and not needed to sample. */
   readonly trainingOnly: boolean;
 }
@@ -105,8 +107,8 @@ export function parameters(config: ModelConfig): Map<string, ParameterSpec> {
   const table = new Map<string, ParameterSpec>();
   const normal: Init = { std: 0.02 };
   const residual: Init = { std: 0.02 / Math.sqrt(2 * depth) };
-  const add = (name: string, shape: number[], init: Init, perToken: boolean, trainingOnly = false) =>
-    table.set(name, { shape, init, perToken, trainingOnly });
+  const add = (name: string, shape: number[], init: Init, perToken: boolean, trainingOnly = false, matrices = 0) =>
+    table.set(name, { shape, init, perToken, matrices, trainingOnly });
   const linear = (name: string, out: number, into: number, perToken: boolean, trainingOnly = false) => {
     add(`${name}.weight`, [out, into], normal, perToken, trainingOnly);
     add(`${name}.bias`, [out], 0, perToken, trainingOnly);
@@ -124,12 +126,12 @@ export function parameters(config: ModelConfig): Map<string, ParameterSpec> {
   add('trunk.modulation.bias', [6 * d], 0, false);
   for (let i = 0; i < depth; i++) {
     const block = `trunk.blocks.${i}`;
-    add(`${block}.qkv.weight`, [3 * d, d], normal, true);
+    add(`${block}.qkv.weight`, [3 * d, d], normal, true, false, 3);
     add(`${block}.q_norm.weight`, [d / config.heads], 1, false);
     add(`${block}.k_norm.weight`, [d / config.heads], 1, false);
-    add(`${block}.proj.weight`, [d, d], residual, true);
-    add(`${block}.gate_up.weight`, [2 * hidden, d], normal, true);
-    add(`${block}.down.weight`, [d, hidden], residual, true);
+    add(`${block}.proj.weight`, [d, d], residual, true, false, 1);
+    add(`${block}.gate_up.weight`, [2 * hidden, d], normal, true, false, 2);
+    add(`${block}.down.weight`, [d, hidden], residual, true, false, 1);
     add(`${block}.table`, [6, d], 0, false);
   }
 

@@ -9,7 +9,7 @@ import { UsageError } from '../core/errors.js';
 import { key, permutation } from '../core/random.js';
 import type { ImageSource } from '../data/source.js';
 import { fromPixels } from '../dsd/generate.js';
-import { AdamW } from '../nn/optimizer.js';
+import { Optimizer } from '../nn/optimizer.js';
 import { Weights } from '../nn/weights.js';
 import {
   adaptiveAvgPool2d,
@@ -87,7 +87,9 @@ export class Classifier {
       ...{ trainedOn: source.name, pictures: source.length },
     };
     const classifier = new Classifier(protocol, K, device, initial(source.channels, K, seed, device), initialRunning(device));
-    const optimizer = new AdamW(classifier.weights, {
+    const optimizer = new Optimizer(classifier.weights, {
+      muon: new Map(),
+      compute: 'float32',
       beta1: 0.9,
       beta2: 0.999,
       epsilon: 1e-8,
@@ -118,9 +120,7 @@ export class Classifier {
       classifier.dispose();
       throw error;
     } finally {
-      optimizer.first.dispose();
-      optimizer.second.dispose();
-      optimizer.step.dispose();
+      optimizer.dispose();
     }
   }
 

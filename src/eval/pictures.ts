@@ -1,7 +1,7 @@
 /** Pictures of a data source as tensors. */
 import { setImmediate as turn } from 'node:timers/promises';
 import { type ImageSource, stack } from '../data/source.js';
-import { type Device, tensor, type Tensor } from '../torch/index.js';
+import { type Device, type Tensor, tensor } from '../torch/index.js';
 
 /** The pictures with these indices: (B, H, H, ch) uint8. The caller's to dispose. @throws PictureError for one that cannot be read */
 export async function pictures(source: ImageSource, indices: readonly number[], device: Device): Promise<Tensor> {

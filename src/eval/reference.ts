@@ -2,7 +2,7 @@
 import type { Tensor } from '../torch/index.js';
 import { frechet } from './frechet.js';
 import { Manifold } from './manifold.js';
-import { statistics, type Statistics } from './moments.js';
+import { type Statistics, statistics } from './moments.js';
 
 /** How far a set of pictures is from the reference. */
 export interface Distances {

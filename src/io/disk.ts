@@ -122,6 +122,20 @@ export function openDisk(calls: Calls): Disk {
     }
   };
 
+  /** With parents. Node's own way never returns where the parent exists and the system says ENOENT nevertheless, as in /proc. */
+  const makeFolder = (path: string): void => {
+    try {
+      calls.mkdirSync(path);
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === 'EEXIST' && calls.statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+      const parent = dirname(path);
+      if (code !== 'ENOENT' || parent === path || calls.statSync(parent, { throwIfNoEntry: false })) throw error;
+      makeFolder(parent);
+      makeFolder(path);
+    }
+  };
+
   const readAt = (fd: number, position: number, length: number): Uint8Array<ArrayBuffer> => {
     const bytes = new Uint8Array(length);
     for (let at = 0; at < length; ) {
@@ -147,10 +161,7 @@ export function openDisk(calls: Calls): Disk {
   };
 
   return {
-    mkdir: (path) =>
-      attempt('make folder', path, () => {
-        calls.mkdirSync(path, { recursive: true });
-      }),
+    mkdir: (path) => attempt('make folder', path, () => makeFolder(path)),
 
     readFile: (path, limit = Number.POSITIVE_INFINITY) =>
       attempt('read', path, () => {
@@ -306,6 +317,7 @@ function explain(code: string, verb: Verb, path: string, error: Error): string {
     case 'EROFS':
       return 'its file system is read-only. Choose a folder elsewhere';
     case 'ENOENT':
+      if (verb === 'make folder') return 'its file system takes no new folders there. Choose another path';
       return verb === 'read'
         ? 'no such file or folder. Check the path'
         : `the folder ${dirname(resolve(path))} does not exist. Make it first or check the path`;

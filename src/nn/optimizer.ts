@@ -1,56 +1,87 @@
 /**
- * AdamW over a whole set of parameters, with clipping and a finite-or-stop rule, none of which waits for the device.
- * Loshchilov and Hutter, arXiv 1711.05101.
+ * The optimizer of a whole network: AdamW (Loshchilov and Hutter, arXiv 1711.05101), with Muon for the matrices it is told of; clipping by the
+ * global norm; a step whose gradient is not finite is skipped. Nothing in it waits for the device.
  */
-import { adamw_, gradNorm, lerpList_, noGrad, scope, type Tensor, zeros, zerosLike } from '../torch/index.js';
-import type { Weights } from './weights.js';
+import { adamw_, type DType, gradNorm, lerpList_, noGrad, scope, type Tensor, zeros, zerosLike } from '../torch/index.js';
+import { MuonGroup, type Stacked } from './muon.js';
+import { Weights } from './weights.js';
 
-export interface AdamWOptions {
+export interface OptimizerOptions {
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
   readonly weightDecay: number;
   /** Global gradient norm above which gradients are scaled down to it. */
   readonly clip: number;
+  /** Parameters that Muon updates, with the number of matrices that lie in each one under the other. */
+  readonly muon: ReadonlyMap<string, number>;
+  /** Type in which Muon multiplies. */
+  readonly compute: DType;
 }
 
-/** The state of AdamW: both moments of every parameter and the number of steps taken, which skipped steps do not advance. */
-export class AdamW {
+export class Optimizer {
+  /** AdamW's moments, of the parameters that are its own. */
   readonly first: Weights;
   readonly second: Weights;
-  readonly step: Tensor; // 0-d float32 on the device
+  /** Steps that AdamW has taken, which skipped ones do not advance: 0-d float32 on the device. */
+  readonly step: Tensor;
+  readonly groups: readonly MuonGroup[];
+  private readonly names: readonly string[];
+  private readonly own: Weights;
 
   constructor(
-    private readonly weights: Weights,
-    private readonly options: AdamWOptions,
+    weights: Weights,
+    private readonly options: OptimizerOptions,
   ) {
-    this.first = weights.map((w) => zerosLike(w));
-    this.second = weights.map((w) => zerosLike(w));
+    this.names = [...weights.tensors.keys()];
+    this.own = new Weights(new Map([...weights.tensors].filter(([name]) => !options.muon.has(name))));
+    this.first = this.own.map((w) => zerosLike(w));
+    this.second = this.own.map((w) => zerosLike(w));
     this.step = zeros([], { device: (weights.list()[0] as Tensor).device });
+    const byShape = new Map<string, [Stacked[], number, number]>();
+    for (const [name, count] of options.muon) {
+      const weight = weights.get(name);
+      const [r, q] = [(weight.shape[0] as number) / count, weight.shape[1] as number];
+      const group = byShape.get(`${r} x ${q}`) ?? [[], r, q];
+      group[0].push({ name, weight, count });
+      byShape.set(`${r} x ${q}`, group);
+    }
+    this.groups = [...byShape.values()].map(([members, r, q]) => new MuonGroup(members, r, q, options.compute));
   }
 
   /**
-   * One step from gradients in the order of the weights (null: no gradient, left as it is). Clips by the global norm; a step whose norm is not
-   * finite is skipped. Returns the norm before clipping, 0-d, unread.
+   * One step from gradients in the order of the weights (null: no gradient, left as it is). Returns the norm before clipping, 0-d, unread.
    */
   update(gradients: readonly (Tensor | null)[], learningRate: number): Tensor {
     const { beta1, beta2, epsilon, weightDecay, clip } = this.options;
     return noGrad(() =>
       scope(() => {
-        const weights = this.weights.list();
         const norm = gradNorm(gradients);
-        adamw_(weights, gradients, this.first.list(), this.second.list(), this.step, {
-          lr: learningRate,
-          beta1,
-          beta2,
-          eps: epsilon,
-          weightDecay,
-          gradScale: norm.add(1e-6).div(clip).clamp(1), // gradients are divided by it; 1e-6 as in PyTorch
-          foundInf: norm.isfinite().logicalNot().to({ dtype: 'float32' }),
-        });
+        const finite = norm.isfinite();
+        const gradScale = norm.add(1e-6).div(clip).clamp(1); // gradients are divided by it; 1e-6 as in PyTorch
+        const of = new Map(this.names.map((name, i) => [name, gradients[i] ?? null]));
+        adamw_(
+          this.own.list(),
+          [...this.own.tensors.keys()].map((name) => of.get(name) ?? null),
+          this.first.list(),
+          this.second.list(),
+          this.step,
+          { lr: learningRate, beta1, beta2, eps: epsilon, weightDecay, gradScale, foundInf: finite.logicalNot().to({ dtype: 'float32' }) },
+        );
+        for (const group of this.groups) {
+          // A block is used whole or not at all, so that a group has all of its gradients or none.
+          const found = group.members.flatMap(({ name }) => of.get(name) ?? []);
+          if (found.length === group.members.length) group.update(found, learningRate, gradScale, finite);
+        }
         return norm;
       }),
     );
+  }
+
+  dispose(): void {
+    for (const set of [this.first, this.second]) set.dispose();
+    for (const group of this.groups) group.momentum.dispose();
+    this.step.dispose();
   }
 }
 

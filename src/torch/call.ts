@@ -2,8 +2,9 @@
  * From an operator's name to a call: each name is looked up once, each result becomes a Tensor that the open scope owns, or, outside of
  * scopes, the garbage collector. The hot path of everything: an object and a call into the addon, nothing else.
  */
-import { runInNewContext } from 'node:vm';
+
 import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { type Handle, type Native, native, type Result, type Value } from './native.js';
 import type { Tensor } from './tensor.js';
 
@@ -11,8 +12,8 @@ let addon: Native | undefined;
 let TensorClass: new (handle: Handle) => Tensor;
 
 /** tensor.ts gives its class at start: importing it here would make the two files wait for each other. */
-export function defineTensor(constructor: new (handle: Handle) => Tensor): void {
-  TensorClass = constructor;
+export function defineTensor(tensorClass: new (handle: Handle) => Tensor): void {
+  TensorClass = tensorClass;
 }
 
 /** Whether a value is a tensor (alive or not). */
@@ -61,7 +62,8 @@ export function h(tensor: Tensor): Handle {
 }
 
 /** The handle, or undefined for a tensor that is not given. */
-export const optional = (tensor: Tensor | null | undefined): Handle | undefined => (tensor === null || tensor === undefined ? undefined : h(tensor));
+export const optional = (tensor: Tensor | null | undefined): Handle | undefined =>
+  tensor === null || tensor === undefined ? undefined : h(tensor);
 
 /** The handles of a list. */
 export function list(tensors: readonly Tensor[]): Value {

@@ -3,7 +3,7 @@
  * kernels that a version lacks for a dtype are gone round.
  */
 import { h, Op, optional } from './call.js';
-import type { Reduction } from './ops.js';
+import { type Reduction, reductionCode } from './reduction.js';
 import type { Tensor } from './tensor.js';
 
 const RMS_NORM = new Op('aten::rms_norm');
@@ -31,7 +31,7 @@ export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-6): Tensor {
 /** softmax(q k^T / sqrt(d)) v, for q (..., n, d), k and v (..., m, d). */
 export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   if (has(ATTENTION)) return ATTENTION.one(h(q), h(k), h(v));
-  // Half of the scale on each side, as newer versions do: the product then stays in range for half precision.
+  // The scale goes on q, the smallest of the factors, before the product: it then stays in range for half precision too.
   return q
     .mul(q.size(-1) ** -0.5)
     .matmul(k.transpose(-2, -1))
@@ -41,6 +41,7 @@ export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor): Tens
 
 /** The mean of squared differences. 1.13 has no bfloat16 kernel of mse_loss on a CPU; this composition is as fast. */
 export function mseLoss(x: Tensor, target: Tensor, reduction: Reduction = 'mean'): Tensor {
+  reductionCode('mseLoss', reduction);
   const squares = x.sub(target).square();
   return reduction === 'mean' ? squares.mean() : reduction === 'sum' ? squares.sum() : squares;
 }

@@ -1,11 +1,12 @@
 /** The engine, as the rest of the program sees it. */
 export * from './autograd.js';
-export { rmsNorm, mseLoss, scaledDotProductAttention } from './compat.js';
+export { mseLoss, rmsNorm, scaledDotProductAttention } from './compat.js';
 export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } from './dtype.js';
 export * from './lists.js';
 export * from './machine.js';
 export type { TypedArray } from './native.js';
 export * from './ops.js';
 export * from './random.js';
+export type { Reduction } from './reduction.js';
 export { isGradEnabled, keep, noGrad, scope } from './scope.js';
 export { type Dims, type Scalar, Tensor } from './tensor.js';

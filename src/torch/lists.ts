@@ -33,11 +33,26 @@ export function adamw_(
 ): void {
   const { length } = parameters;
   if (gradients.length !== length || first.length !== length || second.length !== length)
-    throw new TypeError(`adamw_: lists of ${length}, ${gradients.length}, ${first.length} and ${second.length} tensors; they must be equally long`);
+    throw new TypeError(
+      `adamw_: lists of ${length}, ${gradients.length}, ${first.length} and ${second.length} tensors; they must be equally long`,
+    );
   const given = [...gradients.keys()].filter((i) => gradients[i]);
   const pick = (of: readonly (Tensor | null | undefined)[]) => given.map((i) => h(of[i] as Tensor));
   const { lr, beta1, beta2, eps, weightDecay, gradScale, foundInf } = options;
-  ADAMW.call(pick(parameters), pick(gradients), pick(first), pick(second), h(step), lr, beta1, beta2, eps, weightDecay, optional(gradScale), optional(foundInf));
+  ADAMW.call(
+    pick(parameters),
+    pick(gradients),
+    pick(first),
+    pick(second),
+    h(step),
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+    optional(gradScale),
+    optional(foundInf),
+  );
 }
 
 /** The Euclidean norm of all gradients together (null ones left out): 0-d, on their device, float32 (float64 for float64). */

@@ -14,11 +14,21 @@ export interface EngineInfo {
   readonly bf16: boolean;
   /** File of libtorch. */
   readonly path: string;
+  /** Why kernels for CUDA could not be compiled here, so that draws are made on the CPU; absent if they could, or have not been needed yet. */
+  readonly kernelProblem?: string;
 }
 
 export function engineInfo(): EngineInfo {
-  const [, version, , path, blas] = engine().engine();
-  return { version, cuda: cudaNames(), threads: engine().threads(), blas: realPath(blas), bf16: hasBf16(), path: realPath(path) };
+  const [, version, , path, blas, , kernelProblem] = engine().engine();
+  return {
+    version,
+    cuda: cudaNames(),
+    threads: engine().threads(),
+    blas: realPath(blas),
+    bf16: hasBf16(),
+    path: realPath(path),
+    ...(kernelProblem ? { kernelProblem } : {}),
+  };
 }
 
 function cudaNames(): string[] {
@@ -54,11 +64,22 @@ export function synchronize(): void {
   engine().synchronize();
 }
 
-/** Tensors alive in this thread, and bytes on the CUDA device: now, and at most since the last reset. */
-export function memory(options: { resetPeak?: boolean } = {}): { live: number; cudaAllocated: number; cudaPeak: number; cudaReserved: number } {
-  const [cudaAllocated, cudaPeak, cudaReserved] = engine().memory(options.resetPeak ?? false);
-  return { live: engine().live(), cudaAllocated, cudaPeak, cudaReserved };
+export interface Memory {
+  /** Tensors alive in this thread. */
+  readonly live: number;
+  /** Bytes on the CPU that belong to tensors outside of scopes: the garbage collector is told of them. */
+  readonly external: number;
+  /** Bytes of tensors on the CUDA device: now, at most since the last reset, and held for reuse. */
+  readonly cudaAllocated: number;
+  readonly cudaPeak: number;
+  readonly cudaReserved: number;
+}
+
+export function memory(options: { resetPeak?: boolean } = {}): Memory {
+  const [cudaAllocated, cudaPeak, cudaReserved, external] = engine().memory(options.resetPeak ?? false);
+  return { live: engine().live(), external, cudaAllocated, cudaPeak, cudaReserved };
 }
 
 /** Whether an error says that memory ran out (of the machine or the device). */
-export const isOutOfMemory = (error: unknown): boolean => error instanceof Error && (error as { code?: unknown }).code === 'ERR_TORCH_MEMORY';
+export const isOutOfMemory = (error: unknown): boolean =>
+  error instanceof Error && (error as { code?: unknown }).code === 'ERR_TORCH_MEMORY';

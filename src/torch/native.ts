@@ -55,10 +55,10 @@ export interface Native {
   cudaCount(): number;
   cudaNames(): string[];
   synchronize(): void;
-  memory(resetPeak?: boolean): [current: number, peak: number, reserved: number];
+  memory(resetPeak?: boolean): [current: number, peak: number, reserved: number, external: number];
   emptyCache(): void;
   threads(count?: number): number;
-  engine(): [compiled: string, found: string, cuda: boolean, torch: string, blas: string, description: string];
+  engine(): [compiled: string, found: string, cuda: boolean, torch: string, blas: string, description: string, problem: string];
 }
 
 let loaded: Native | undefined;
@@ -101,7 +101,9 @@ const minor = (version: string): string => version.split('.', 2).join('.');
 function explain(cause: unknown): string {
   const message = cause instanceof Error ? (cause.message.split('\n', 1)[0] as string) : String(cause);
   const library = /^(\S+): cannot open shared object file/.exec(message)?.[1];
-  if (library) return `the library ${library} that it was built with is gone; install libtorch again or run 'npm run setup' to build for the one that is there`;
-  if (/undefined symbol|version `.*' not found/.test(message)) return `it was built for another libtorch (${message}); run 'npm run setup' to build it again`;
+  if (library)
+    return `the library ${library} that it was built with is gone; install libtorch again or run 'npm run setup' to build for the one that is there`;
+  if (/undefined symbol|version `.*' not found/.test(message))
+    return `it was built for another libtorch (${message}); run 'npm run setup' to build it again`;
   return `${message}; run 'npm run setup' to build it again`;
 }

@@ -2,12 +2,11 @@
 import { engine, h, list, Op, optional, wrap } from './call.js';
 import { type Device, type DType, dtypeCode, optionalCode, type TensorOptions } from './dtype.js';
 import type { TypedArray } from './native.js';
+import { type Reduction, reductionCode } from './reduction.js';
 import type { Scalar, Tensor } from './tensor.js';
 
 const aten = (name: string): Op => new Op(`aten::${name}`);
 type Pair = number | readonly [number, number];
-export type Reduction = 'none' | 'mean' | 'sum';
-const REDUCTION: Readonly<Record<Reduction, number>> = { none: 0, mean: 1, sum: 2 };
 
 // Factories.
 
@@ -162,7 +161,15 @@ export function layerNorm(x: Tensor, shape: readonly number[], weight?: Tensor |
   return LAYER_NORM.one(h(x), shape, optional(weight), optional(bias), eps);
 }
 /** x (B, in, H, W), weight (out, in / groups, kh, kw). */
-export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor | null, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups = 1): Tensor {
+export function conv2d(
+  x: Tensor,
+  weight: Tensor,
+  bias?: Tensor | null,
+  stride: Pair = 1,
+  padding: Pair = 0,
+  dilation: Pair = 1,
+  groups = 1,
+): Tensor {
   return CONV2D.one(h(x), h(weight), optional(bias), stride, padding, dilation, groups);
 }
 /** Over (B, H, W) of x (B, C, ...); in training the running statistics are moved towards the batch's. */
@@ -200,10 +207,17 @@ const COSINE = aten('cosine_similarity');
 
 /** logits (B, K), target int64 (B). */
 export function crossEntropy(logits: Tensor, target: Tensor, options: { reduction?: Reduction; labelSmoothing?: number } = {}): Tensor {
-  return CROSS_ENTROPY.one(h(logits), h(target), undefined, REDUCTION[options.reduction ?? 'mean'], undefined, options.labelSmoothing);
+  return CROSS_ENTROPY.one(
+    h(logits),
+    h(target),
+    undefined,
+    reductionCode('crossEntropy', options.reduction ?? 'mean'),
+    undefined,
+    options.labelSmoothing,
+  );
 }
 export function l1Loss(x: Tensor, target: Tensor, reduction: Reduction = 'mean'): Tensor {
-  return L1.one(h(x), h(target), REDUCTION[reduction]);
+  return L1.one(h(x), h(target), reductionCode('l1Loss', reduction));
 }
 /** Along a dimension, which goes away. */
 export function cosineSimilarity(a: Tensor, b: Tensor, dim = 1, eps = 1e-8): Tensor {

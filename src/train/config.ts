@@ -53,6 +53,7 @@ const schema = z.strictObject({
     labels: z.boolean(),
     weights: z.strictObject({
       reconstruction: weight,
+      squared: weight,
       perceptual: weight,
       denoise: weight,
       align: weight,
@@ -70,6 +71,8 @@ const schema = z.strictObject({
     batch: count,
     /** Pictures a forward and backward pass; gradients of a batch are summed over its micro-batches. 0: the whole batch at once. */
     microBatch: z.int().min(0),
+    /** Of the trunk's matrices; all else is AdamW's. */
+    optimizer: z.enum(['muon', 'adamw']),
     learningRate: positive,
     /** Linear warm-up from 0 over this many pictures. */
     warmup: z.int().min(0),

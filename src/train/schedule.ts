@@ -19,7 +19,7 @@ export const due = (every: number, before: number, after: number): boolean => Ma
 export function passes(objective: RunConfig['objective']): number {
   const { weights, targetEncoder } = objective;
   const denoise = weights.denoise > 0 || weights.align > 0 ? 3 * objective.passes : 0;
-  const decode = weights.reconstruction > 0 || weights.perceptual > 0 ? 3 : 0;
+  const decode = weights.reconstruction > 0 || weights.squared > 0 || weights.perceptual > 0 ? 3 : 0;
   const online = targetEncoder === 'frozen' ? 0 : 3 + (objective.mask > 0 ? 1.5 : 0);
   const teacher = targetEncoder !== 'online' && (denoise > 0 || weights.represent > 0) ? 1 : 0;
   return denoise + decode + online + teacher;

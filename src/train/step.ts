@@ -6,8 +6,8 @@ import { draw } from '../dsd/draws.js';
 import { Model } from '../dsd/model.js';
 import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
-import type { ModelConfig } from '../dsd/sizes.js';
-import { AdamW, Average } from '../nn/optimizer.js';
+import { type ModelConfig, parameters } from '../dsd/sizes.js';
+import { Average, Optimizer } from '../nn/optimizer.js';
 import { type Device, type DType, grad, noGrad, scope, type Tensor, tensor, zeros } from '../torch/index.js';
 import type { RunConfig } from './config.js';
 import { learningRate } from './schedule.js';
@@ -44,7 +44,7 @@ export class Stepper {
   /** Samples and reconstructions are made with these weights. */
   readonly averaged: Model;
   readonly frozen: Model | undefined;
-  private readonly optimizer: AdamW;
+  private readonly optimizer: Optimizer;
   private readonly targetModel: Model;
   private readonly center: Tensor;
   private readonly perceptual: ((a: Tensor, b: Tensor) => Tensor) | undefined;
@@ -64,13 +64,10 @@ export class Stepper {
     this.averaged = Model.of(model, this.average.weights);
     this.targetModel = Model.of(model, this.target.weights);
     for (const weight of this.online.weights.list()) weight.requiresGrad_(true);
-    this.optimizer = new AdamW(this.online.weights, {
-      beta1: train.beta1,
-      beta2: train.beta2,
-      epsilon: train.epsilon,
-      weightDecay: train.weightDecay,
-      clip: train.clip,
-    });
+    const { beta1, beta2, epsilon, weightDecay, clip } = train;
+    const matrices = train.optimizer === 'muon' ? [...parameters(model)].filter(([, spec]) => spec.matrices > 0) : [];
+    const muon = new Map(matrices.map(([name, spec]) => [name, spec.matrices]));
+    this.optimizer = new Optimizer(this.online.weights, { beta1, beta2, epsilon, weightDecay, clip, muon, compute });
     this.center = zeros([model.prototypes], { device });
     if (objective.frozen) this.frozen = loadModel(objective.frozen, device).autoencoder;
     if (objective.perceptual) this.perceptual = lpips(loadTensors(objective.perceptual, device));
@@ -81,13 +78,12 @@ export class Stepper {
     for (const set of [this.online, this.targetModel, this.averaged, this.frozen, this.optimizer.first, this.optimizer.second])
       set?.dispose();
     this.center.dispose();
-    this.optimizer.step.dispose();
   }
 
   /** Whether this run trains a decoder. */
   get decodes(): boolean {
-    const { reconstruction, perceptual } = this.config.objective.weights;
-    return reconstruction > 0 || perceptual > 0;
+    const { reconstruction, squared, perceptual } = this.config.objective.weights;
+    return reconstruction > 0 || squared > 0 || perceptual > 0;
   }
 
   /** One step on a batch; `images` is the number of pictures seen before it. */
@@ -95,8 +91,7 @@ export class Stepper {
     return scope(() => {
       const { microBatch, batch: size } = this.config.train;
       const micro = microBatch > 0 ? microBatch : size;
-      const parameters = this.online.weights.list();
-      let sum: (Tensor | null)[] = parameters.map(() => null);
+      let sum: (Tensor | null)[] = this.online.weights.list().map(() => null);
       const parts: Losses[] = [];
       for (let start = 0; start < batch.labels.length; start += micro) {
         const end = Math.min(start + micro, batch.labels.length);

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { deflateSync } from 'node:zlib';
-import sharp from 'sharp';
 import type { Sharp } from 'sharp';
+import sharp from 'sharp';
 import type { ImageSource } from '../../src/data/source.js';
 
 /** A folder that is gone after the test. */
@@ -62,7 +62,12 @@ export function hugePng(width: number, height: number): Buffer {
   header.writeUInt32BE(height, 4);
   header[8] = 1; // one bit, grey
   const rows = deflateSync(Buffer.alloc((1 + Math.ceil(width / 8)) * height), { level: 1 });
-  return Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), chunk('IHDR', header), chunk('IDAT', rows), chunk('IEND', Buffer.alloc(0))]);
+  return Buffer.concat([
+    Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'),
+    chunk('IHDR', header),
+    chunk('IDAT', rows),
+    chunk('IEND', Buffer.alloc(0)),
+  ]);
 }
 
 /** CRC-32 as PNG wants it. */
@@ -87,7 +92,9 @@ export function idx(shape: readonly number[], data: Uint8Array): Buffer {
 
 /** Pictures as their bytes, with labels: to compare sources. */
 export async function contents(source: ImageSource): Promise<{ label: number; pixels: Buffer }[]> {
-  return Promise.all(Array.from({ length: source.length }, async (_, i) => ({ label: source.label(i), pixels: Buffer.from(await source.load(i)) })));
+  return Promise.all(
+    Array.from({ length: source.length }, async (_, i) => ({ label: source.label(i), pixels: Buffer.from(await source.load(i)) })),
+  );
 }
 
 /** Distance of a picture's mean colour from the wanted one, at most over the channels. */

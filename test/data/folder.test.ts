@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -50,7 +51,13 @@ test('sub-folders are classes in order of their names; pictures are found by con
   assert.deepEqual(found, ['Ant/deep/deeper/x.jpeg', 'Ant/no ending', 'Ant/third.dat', 'zebra/1.png', 'zebra/2.PNG']);
   for (const source of [train, heldOut]) {
     for (let i = 0; i < source.length; i++) {
-      assert.equal(source.classes[source.label(i)], source.path(i).slice(folder.length + 1).split('/')[0]);
+      assert.equal(
+        source.classes[source.label(i)],
+        source
+          .path(i)
+          .slice(folder.length + 1)
+          .split('/')[0],
+      );
       const pixels = await source.load(i);
       assert.equal(pixels.length, 8 * 8 * 3);
       const value = { '1.png': 10, '2.PNG': 20, 'x.jpeg': 30, 'no ending': 40, 'third.dat': 50 }[source.path(i).split('/').at(-1)!]!;
@@ -89,6 +96,17 @@ test('small sets: something is held out, and no class loses its last picture', a
     const labels = new Set(Array.from({ length: train.length }, (_, i) => train.label(i)));
     assert.ok(labels.size === classes || each === 1, 'every class is trained on, unless each has one picture');
   }
+});
+
+test('the only picture of a class is not held out, however its path hashes', (t) => {
+  const folder = temporaryFolder(t);
+  const low = (path: string): boolean => createHash('sha256').update(path).digest().readUInt32BE() < 0.02 * 2 ** 32;
+  const lone = Array.from({ length: 1000 }, (_, i) => `lone/${i}.png`).find(low);
+  put(join(folder, lone!), '');
+  for (let i = 0; i < 200; i++) put(join(folder, 'many', `${i}.png`), '');
+  const { train, heldOut } = openFolder(folder, SMALL);
+  assert.equal(train.label(0), 0);
+  assert.ok(paths(heldOut).every((path) => path.includes('many')));
 });
 
 test('val beside train, else test beside train, is what is held out; train alone is looked into', async (t) => {
@@ -193,8 +211,17 @@ test('skipped: no more than the cap, and not where nothing can stand in', async 
   for (let i = 0; i < 40; i += 2) put(join(folder, 'a', `${10 + i}.png`), 'x');
   const { train } = openFolder(folder, { ...SMALL, broken: 'skip', maxBroken: 3 });
   const outcomes = [];
-  for (let i = 0; i < train.length; i++) outcomes.push(await train.load(i).then(() => 'fine', (error: Error) => error.message));
-  assert.match(outcomes.find((outcome) => outcome !== 'fine')!, /4 of \d+ pictures are broken, and at most 3 are skipped.*\.png: it is not/);
+  for (let i = 0; i < train.length; i++)
+    outcomes.push(
+      await train.load(i).then(
+        () => 'fine',
+        (error: Error) => error.message,
+      ),
+    );
+  assert.match(
+    outcomes.find((outcome) => outcome !== 'fine')!,
+    /4 of \d+ pictures are broken, and at most 3 are skipped.*\.png: it is not/,
+  );
 
   for (let i = 0; i < 3; i++) put(join(folder, 'b', `${i}.png`), '');
   const hopeless = openFolder(folder, { ...SMALL, broken: 'skip' }).train;

@@ -15,8 +15,14 @@ function mnist(folder: string, { train = 6, held = 3, side = 28, pack = false } 
     ['train', train],
     ['t10k', held],
   ] as const) {
-    const images = idx([count, side, side], Uint8Array.from({ length: count * side * side }, (_, i) => 1 + ((i * 7) % 255)));
-    const labels = idx([count], Uint8Array.from({ length: count }, (_, i) => i % 3));
+    const images = idx(
+      [count, side, side],
+      Uint8Array.from({ length: count * side * side }, (_, i) => 1 + ((i * 7) % 255)),
+    );
+    const labels = idx(
+      [count],
+      Uint8Array.from({ length: count }, (_, i) => i % 3),
+    );
     put(join(folder, `${part}-images-idx3-ubyte${pack ? '.gz' : ''}`), pack ? gzipSync(images) : images);
     put(join(folder, `${part}-labels-idx1-ubyte${pack ? '.gz' : ''}`), pack ? gzipSync(labels) : labels);
   }
@@ -39,8 +45,14 @@ test('train- files are the training part, t10k- files the held-out one, plain or
     assert.equal(train.length, 6);
     assert.equal(heldOut.length, 3);
     assert.deepEqual(train.classes, ['0', '1', '2']);
-    assert.deepEqual([0, 1, 2, 3].map((i) => train.label(i)), [0, 1, 2, 0]);
-    assert.deepEqual([...train.peek(2)!.subarray(0, 4)], [0, 1, 2, 3].map((i) => 1 + (((2 * 784 + i) * 7) % 255)));
+    assert.deepEqual(
+      [0, 1, 2, 3].map((i) => train.label(i)),
+      [0, 1, 2, 0],
+    );
+    assert.deepEqual(
+      [...train.peek(2)!.subarray(0, 4)],
+      [0, 1, 2, 3].map((i) => 1 + (((2 * 784 + i) * 7) % 255)),
+    );
     assert.deepEqual(await train.load(5), train.peek(5));
     assert.match(heldOut.path(1), /picture 1 of .*t10k-images/);
   }
@@ -66,7 +78,11 @@ test('28 x 28 stands in the middle of 32 x 32 zeros', (t) => {
 
 test('a size that is too small, or colour, is wrong usage', (t) => {
   const folder = mnist(temporaryFolder(t));
-  assertRefused(() => openIdx(folder, { size: 16, channels: 1 }), UsageError, /28 x 28 pixels, and 16 x 16 were asked for. Use a size of at least 28/);
+  assertRefused(
+    () => openIdx(folder, { size: 16, channels: 1 }),
+    UsageError,
+    /28 x 28 pixels, and 16 x 16 were asked for. Use a size of at least 28/,
+  );
   assertRefused(() => openIdx(folder, { size: 32, channels: 3 }), UsageError, /grey, and 3 channels/);
 });
 
@@ -74,7 +90,8 @@ test('bytes that are not IDX are refused with what was found', () => {
   const good = idx([2, 3], Uint8Array.of(1, 2, 3, 4, 5, 6));
   assert.deepEqual([...parseIdx(good, 2, 'a').data], [1, 2, 3, 4, 5, 6]);
   assert.deepEqual(parseIdx(good, 2, 'a').shape, [2, 3]);
-  const refused = (bytes: Uint8Array, dimensions: number, message: RegExp): void => assertRefused(() => parseIdx(bytes, dimensions, 'some/path'), FailureError, message);
+  const refused = (bytes: Uint8Array, dimensions: number, message: RegExp): void =>
+    assertRefused(() => parseIdx(bytes, dimensions, 'some/path'), FailureError, message);
   refused(good, 3, /some\/path .*begins with 0x00000802 where 0x00000803 \(unsigned bytes, 3 dimensions\)|header alone/);
   refused(idx([1, 1, 1], Uint8Array.of(1)), 1, /begins with 0x00000803 where 0x00000801 \(unsigned bytes, 1 dimension\)/);
   refused(good.subarray(0, -1), 2, /says 2 x 3 = 6 values, and 5 follow: it is cut off/);
@@ -95,7 +112,10 @@ test('any other bytes are refused or read, never anything else', () => {
       const bytes = prefixed ? Buffer.concat([Buffer.of(0, 0, 8, dimensions), tail]) : tail;
       try {
         const { shape, data } = parseIdx(bytes, dimensions, 'p');
-        assert.equal(shape.reduce((a, b) => a * b, 1), data.length);
+        assert.equal(
+          shape.reduce((a, b) => a * b, 1),
+          data.length,
+        );
       } catch (error) {
         assert.ok(error instanceof FailureError, String(error));
       }
@@ -106,7 +126,12 @@ test('any other bytes are refused or read, never anything else', () => {
 
 test('a damaged or cut gzip is refused by its name', (t) => {
   const folder = temporaryFolder(t);
-  const packed = gzipSync(idx([500], new Uint8Array(500).map((_, i) => (i * i) % 251)));
+  const packed = gzipSync(
+    idx(
+      [500],
+      new Uint8Array(500).map((_, i) => (i * i) % 251),
+    ),
+  );
   const cut = put(join(folder, 'cut.gz'), packed.subarray(0, packed.length >> 1));
   assertRefused(() => readIdx(cut, 1), FailureError, /cannot unpack .*cut\.gz/);
   packed[packed.length >> 1]! ^= 0xff;
@@ -134,7 +159,11 @@ test('fashion-mnist has its class names, and says how to get it where it is not'
   assert.equal(train.classes.length, 10);
   assert.equal(train.classes[9], 'ankle boot');
   assert.match(credit ?? '', /MIT/);
-  assertRefused(() => openFashionMnist(GREY, [join(folder, 'nothing')]), FailureError, /nothing.*apt-get install dataset-fashion-mnist.*DSD_DATA/);
+  assertRefused(
+    () => openFashionMnist(GREY, [join(folder, 'nothing')]),
+    FailureError,
+    /nothing.*apt-get install dataset-fashion-mnist.*DSD_DATA/,
+  );
 });
 
 test('DSD_DATA is looked at first', (t) => {

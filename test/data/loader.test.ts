@@ -45,7 +45,13 @@ async function see(source: ImageSource, options: LoaderOptions, batches: number)
 }
 
 async function corpus(folder: string, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) put(join(folder, i % 2 === 0 ? 'even' : 'odd', `${100 + i}.png`), await noise(9 + (i % 4), 8, i + 1).png().toBuffer());
+  for (let i = 0; i < count; i++)
+    put(
+      join(folder, i % 2 === 0 ? 'even' : 'odd', `${100 + i}.png`),
+      await noise(9 + (i % 4), 8, i + 1)
+        .png()
+        .toBuffer(),
+    );
 }
 
 test('order, labels and pixels are those of the formula, over epochs', async () => {
@@ -117,10 +123,15 @@ test('resumed anywhere, with any batch, it goes on exactly as if it had not stop
   const source = numbered(11);
   const whole = await see(source, { batch: 1, seed: 5, flip: true }, 80);
   await fc.assert(
-    fc.asyncProperty(fc.integer({ min: 0, max: 50 }), fc.integer({ min: 1, max: 15 }), fc.integer({ min: 0, max: 3 }), async (start, batch, prefetch) => {
-      const part = await see(source, { batch, seed: 5, flip: true, start, prefetch }, 2);
-      assert.deepEqual(part, whole.slice(start, start + 2 * batch));
-    }),
+    fc.asyncProperty(
+      fc.integer({ min: 0, max: 50 }),
+      fc.integer({ min: 1, max: 15 }),
+      fc.integer({ min: 0, max: 3 }),
+      async (start, batch, prefetch) => {
+        const part = await see(source, { batch, seed: 5, flip: true, start, prefetch }, 2);
+        assert.deepEqual(part, whole.slice(start, start + 2 * batch));
+      },
+    ),
     { numRuns: 40 },
   );
 });
@@ -142,7 +153,10 @@ test('a broken picture: next names it, the first in order whatever the threads d
   for (const workers of [0, 3]) {
     const { train } = openFolder(folder, { size: 8, channels: 3 });
     const loader = new Loader(train, { batch: 10, seed: 0, workers });
-    const message = await loader.next().then(() => 'no error', (error: Error) => error.message);
+    const message = await loader.next().then(
+      () => 'no error',
+      (error: Error) => error.message,
+    );
     assert.match(message, /cannot use picture .*\.png: /);
     await assert.rejects(loader.next(), new RegExp(message.slice(0, 60).replace(/[.*+?^${}()|[\]\\]/g, '\\$&')));
     await loader.close();
@@ -161,7 +175,7 @@ test('several calls at once are served in order', async () => {
   await loader.close();
 });
 
-test('a batch is its receiver\'s own: writing to it changes no later one', async () => {
+test("a batch is its receiver's own: writing to it changes no later one", async () => {
   const source = numbered(4);
   const loader = new Loader(source, { batch: 4, seed: 0 });
   (await loader.next()).images.fill(255);

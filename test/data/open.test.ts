@@ -12,14 +12,21 @@ test('an unknown name is answered with the known ones and the nearest', async ()
     assert.match(error.message, /"openmojy".*Did you mean openmoji\?/);
     return true;
   });
-  await assert.rejects(openData('/no/such/folder', { size: 32 }), (error) => error instanceof UsageError && !error.message.includes('Did you mean'));
+  await assert.rejects(
+    openData('/no/such/folder', { size: 32 }),
+    (error) => error instanceof UsageError && !error.message.includes('Did you mean'),
+  );
 });
 
 test('a file in place of a folder, and sizes that cannot be, are refused', async (t) => {
   const folder = temporaryFolder(t);
   const file = put(join(folder, 'a.png'), 'x');
-  await assert.rejects(openData(file, { size: 32 }), (error) => error instanceof FailureError && /is a file, and a folder is needed/.test(error.message));
-  for (const size of [0, 7, 32.5, 4096, Number.NaN]) await assert.rejects(openData('openmoji', { size }), (error) => error instanceof UsageError && error.message.includes(String(size)));
+  await assert.rejects(
+    openData(file, { size: 32 }),
+    (error) => error instanceof FailureError && /is a file, and a folder is needed/.test(error.message),
+  );
+  for (const size of [0, 7, 32.5, 4096, Number.NaN])
+    await assert.rejects(openData('openmoji', { size }), (error) => error instanceof UsageError && error.message.includes(String(size)));
 });
 
 test('a folder is opened by what it holds: IDX files or class folders', async (t) => {

@@ -51,7 +51,9 @@ test('pictures are of full range, on white, and differ', () => {
     if (pixels[0] === 255 && pixels[1] === 255 && pixels[2] === 255) corners++;
   }
   assert.ok(corners > 1850, `white corners: ${corners}`); // a few drawings fill the square
-  const hashes = [data.train, data.heldOut].map((source) => new Set(all(source).map((pixels) => createHash('sha256').update(pixels).digest('hex'))));
+  const hashes = [data.train, data.heldOut].map(
+    (source) => new Set(all(source).map((pixels) => createHash('sha256').update(pixels).digest('hex'))),
+  );
   const distinct = new Set(hashes.flatMap((set) => [...set])).size;
   assert.ok(distinct > 1850, `${distinct} different pictures`); // "cook" equals "man cook", Monaco's flag Indonesia's
   assert.equal(distinct, hashes[0]!.size + hashes[1]!.size, 'a picture that is held out is not trained on under another name');

@@ -24,7 +24,12 @@ function greys(count: number, channels: 1 | 3 = 1, step = 10): Uint8Array {
 
 function dataSet(classes: readonly string[], count: number, channels: 1 | 3 = 1): DataSet {
   const part = (name: string, n: number): MemorySource =>
-    new MemorySource({ name, size: 4, channels, classes }, greys(n, channels, 1), Array.from({ length: n }, (_, i) => i % classes.length), (i) => `${name} ${i}`);
+    new MemorySource(
+      { name, size: 4, channels, classes },
+      greys(n, channels, 1),
+      Array.from({ length: n }, (_, i) => i % classes.length),
+      (i) => `${name} ${i}`,
+    );
   return { train: part('train', count), heldOut: part('held out', classes.length), credit: 'by us' };
 }
 
@@ -33,7 +38,10 @@ test('PNG keeps every byte, grey and colour', async () => {
     const pixels = Uint8Array.from({ length: 5 * 7 * channels }, (_, i) => (i * 37) % 256);
     const png = await encodePng(pixels, 5, 7, channels);
     assert.equal((await sharp(png).metadata()).channels, channels, 'grey is stored as grey');
-    const { data, info } = await sharp(png).toColourspace(channels === 1 ? 'b-w' : 'srgb').raw().toBuffer({ resolveWithObject: true });
+    const { data, info } = await sharp(png)
+      .toColourspace(channels === 1 ? 'b-w' : 'srgb')
+      .raw()
+      .toBuffer({ resolveWithObject: true });
     assert.deepEqual([info.width, info.height, info.channels], [5, 7, channels]);
     assert.deepEqual(new Uint8Array(data), pixels);
   }
@@ -47,7 +55,10 @@ test('a PNG file replaces the old one, leaves nothing beside it, and says where 
   assert.equal((await sharp(path).metadata()).width, 10);
   assert.deepEqual(readdirSync(folder), ['a.png']);
   const nowhere = join(folder, 'no', 'b.png');
-  await assert.rejects(writePng(nowhere, grid(greys(2), 2, 4, 1, 2)), (error) => error instanceof FailureError && error.message.includes(nowhere));
+  await assert.rejects(
+    writePng(nowhere, grid(greys(2), 2, 4, 1, 2)),
+    (error) => error instanceof FailureError && error.message.includes(nowhere),
+  );
   assert.ok(!existsSync(nowhere));
 });
 
@@ -80,8 +91,11 @@ test('scaling repeats pixels, the top left one stays there', () => {
 test('pairs: the reconstruction directly below its original', () => {
   const sheet = pairGrid(greys(3), greys(3, 1, 50), 3, 4, 1, 2, { gap: 3 });
   assert.deepEqual([sheet.width, sheet.height], [11, 19]);
-  assert.deepEqual([at(sheet, 0, 3), at(sheet, 0, 4), at(sheet, 7, 0), at(sheet, 7, 7), at(sheet, 0, 11), at(sheet, 0, 15)], [[10], [50], [20], [100], [30], [150]]);
-  assert.deepEqual(at(sheet, 4, 0), [255]);
+  assert.deepEqual(
+    [at(sheet, 0, 3), at(sheet, 0, 4), at(sheet, 7, 0), at(sheet, 7, 7), at(sheet, 0, 11), at(sheet, 0, 15)],
+    [[10], [50], [20], [100], [30], [150]],
+  );
+  assert.deepEqual([at(sheet, 4, 0), at(sheet, 0, 8), at(sheet, 0, 10)], [[255], [255], [255]]);
   assert.throws(() => pairGrid(greys(3), greys(2), 3, 4, 1, 2), /3 pictures need 48 bytes, got 48 and 32/);
 });
 
@@ -92,9 +106,12 @@ test('a contact sheet has a row for each class with its examples, and text that 
     assert.equal(sheet.pixels.length, sheet.width * sheet.height * 3);
     // Examples of class 1: pictures 1 ... 28, evenly spread, of brightness one more than their number.
     const values = new Set<number>();
-    for (let i = 0; i < sheet.pixels.length; i += 3) if (sheet.pixels[i] === sheet.pixels[i + 1] && sheet.pixels[i] === sheet.pixels[i + 2]) values.add(sheet.pixels[i]!);
+    for (let i = 0; i < sheet.pixels.length; i += 3)
+      if (sheet.pixels[i] === sheet.pixels[i + 1] && sheet.pixels[i] === sheet.pixels[i + 2]) values.add(sheet.pixels[i]!);
     for (const value of [2, 11, 20, 29]) assert.ok(values.has(value), `no example of brightness ${value}`);
-    const ink = Array.from({ length: sheet.width * sheet.height }, (_, i) => i).filter((i) => i % sheet.width < 200 && sheet.pixels[i * 3]! < 128);
+    const ink = Array.from({ length: sheet.width * sheet.height }, (_, i) => i).filter(
+      (i) => i % sheet.width < 200 && sheet.pixels[i * 3]! < 128,
+    );
     assert.ok(ink.length > 300, `${ink.length} dark pixels where names should be`);
   }
 });
@@ -118,12 +135,15 @@ test('letters are strokes, so text needs no font; other scripts fall back to one
 });
 
 test('every letter that we draw is drawn, and differs from the others', async () => {
-  const characters = [..."abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:;/()[]+=<>&'\"!?#%*·…–"];
+  const characters = [...'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:;/()[]+=<>&\'"!?#%*·…–'];
   const seen = new Map<string, string>();
   for (const character of characters) {
     const svg = lettering(24, 30, [{ text: character, x: 4, y: 20, height: 14, colour: '#000' }]);
     const pixels = (await sharp(svg).flatten({ background: '#fff' }).toColourspace('b-w').raw().toBuffer()).toString('base64');
-    assert.ok(Buffer.from(pixels, 'base64').some((value) => value < 128), `"${character}" leaves no mark`);
+    assert.ok(
+      Buffer.from(pixels, 'base64').some((value) => value < 128),
+      `"${character}" leaves no mark`,
+    );
     assert.equal(seen.get(pixels), undefined, `"${character}" looks like "${seen.get(pixels)}"`);
     seen.set(pixels, character);
   }
@@ -153,5 +173,8 @@ test('a summary counts by class, and a stack is pictures in the asked order', as
   });
   const pixels = await stack(data.train, [4, 0]);
   assert.deepEqual([pixels[0], pixels[16], pixels.length], [5, 1, 32]);
-  assert.throws(() => new MemorySource({ name: 'odd', size: 4, channels: 1, classes: ['a'] }, new Uint8Array(15), [0], String), /1 labels for 15 bytes at 16/);
+  assert.throws(
+    () => new MemorySource({ name: 'odd', size: 4, channels: 1, classes: ['a'] }, new Uint8Array(15), [0], String),
+    /1 labels for 15 bytes at 16/,
+  );
 });

@@ -10,7 +10,14 @@ import { noise, put, temporaryFolder } from './corpus.js';
 
 async function corpus(folder: string, count: number): Promise<string[]> {
   return Promise.all(
-    Array.from({ length: count }, async (_, i) => put(join(folder, `${i}.png`), await noise(20 + 13 * (i % 5), 24, i + 1).png().toBuffer())),
+    Array.from({ length: count }, async (_, i) =>
+      put(
+        join(folder, `${i}.png`),
+        await noise(20 + 13 * (i % 5), 24, i + 1)
+          .png()
+          .toBuffer(),
+      ),
+    ),
   );
 }
 
@@ -60,7 +67,9 @@ test('close gives up what waits, and a closed pool takes nothing', async (t) => 
 
 test('a thread that dies is an error for all jobs that wait, and for later ones', async (t) => {
   const folder = temporaryFolder(t);
-  const script = pathToFileURL(put(join(folder, 'dies.mjs'), "import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => process.exit(3));"));
+  const script = pathToFileURL(
+    put(join(folder, 'dies.mjs'), "import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => process.exit(3));"),
+  );
   const throws = pathToFileURL(put(join(folder, 'throws.mjs'), "throw new Error('will not start');"));
   for (const [url, reason] of [
     [script, /died while it was at .*one\.png.*code 3/],

@@ -33,7 +33,8 @@ function assertBytes(found: Uint8Array, wanted: string, what: string): void {
 
 test('resizing equals Pillow to the bit', () => {
   assert.ok(fixtures.resizes.length >= 20);
-  for (const { filter, from, to, bytes } of fixtures.resizes) assertBytes(resample(picture(...from), ...to, filter), bytes, `${filter} ${from} -> ${to}`);
+  for (const { filter, from, to, bytes } of fixtures.resizes)
+    assertBytes(resample(picture(...from), ...to, filter), bytes, `${filter} ${from} -> ${to}`);
 });
 
 test('the centre crop equals ADM with Pillow to the bit', () => {
@@ -45,19 +46,30 @@ test('a window of a resized picture is the part of the whole', () => {
   const filters = fc.constantFrom<Filter[]>('box', 'bicubic', 'lanczos');
   const side = fc.integer({ min: 1, max: 24 });
   fc.assert(
-    fc.property(filters, side, side, side, side, fc.nat(), fc.nat(), fc.nat(), fc.nat(), (filter, width, height, toWidth, toHeight, a, b, c, d) => {
-      const source = picture(width, height, 3);
-      const x = a % toWidth;
-      const y = b % toHeight;
-      const window = { x, y, width: 1 + (c % (toWidth - x)), height: 1 + (d % (toHeight - y)) };
-      const whole = resample(source, toWidth, toHeight, filter);
-      const part = resample(source, toWidth, toHeight, filter, window);
-      for (let row = 0; row < window.height; row++) {
-        const start = ((y + row) * toWidth + x) * 3;
-        const wanted = whole.subarray(start, start + window.width * 3);
-        assert.deepEqual(part.subarray(row * window.width * 3, (row + 1) * window.width * 3), wanted);
-      }
-    }),
+    fc.property(
+      filters,
+      side,
+      side,
+      side,
+      side,
+      fc.nat(),
+      fc.nat(),
+      fc.nat(),
+      fc.nat(),
+      (filter, width, height, toWidth, toHeight, a, b, c, d) => {
+        const source = picture(width, height, 3);
+        const x = a % toWidth;
+        const y = b % toHeight;
+        const window = { x, y, width: 1 + (c % (toWidth - x)), height: 1 + (d % (toHeight - y)) };
+        const whole = resample(source, toWidth, toHeight, filter);
+        const part = resample(source, toWidth, toHeight, filter, window);
+        for (let row = 0; row < window.height; row++) {
+          const start = ((y + row) * toWidth + x) * 3;
+          const wanted = whole.subarray(start, start + window.width * 3);
+          assert.deepEqual(part.subarray(row * window.width * 3, (row + 1) * window.width * 3), wanted);
+        }
+      },
+    ),
     { numRuns: 200 },
   );
 });
@@ -70,9 +82,14 @@ test('a picture far longer than wide costs no more than its middle', () => {
 
 test('a plain picture stays plain whatever the sizes', () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 40 }), fc.integer({ min: 0, max: 255 }), (width, height, value) => {
-      const source: Pixels = { pixels: new Uint8Array(width * height * 3).fill(value), width, height, channels: 3 };
-      assert.deepEqual(centreSquare(source, 16), new Uint8Array(16 * 16 * 3).fill(value));
-    }),
+    fc.property(
+      fc.integer({ min: 1, max: 40 }),
+      fc.integer({ min: 1, max: 40 }),
+      fc.integer({ min: 0, max: 255 }),
+      (width, height, value) => {
+        const source: Pixels = { pixels: new Uint8Array(width * height * 3).fill(value), width, height, channels: 3 };
+        assert.deepEqual(centreSquare(source, 16), new Uint8Array(16 * 16 * 3).fill(value));
+      },
+    ),
   );
 });

@@ -100,9 +100,9 @@ const base: ObjectiveConfig = {
   decoderNoise: { probability: 0.5, from: 0.7 },
   dropClass: 0.1,
   labels: true,
-  weights: { reconstruction: 1, perceptual: 0, denoise: 0.3, align: 0.5, represent: 0.25, classify: 0.1 },
+  weights: { reconstruction: 1, squared: 0, perceptual: 0, denoise: 0.3, align: 0.5, represent: 0.25, classify: 0.1 },
 };
-const bare = { reconstruction: 1, perceptual: 0, denoise: 0.3, align: 0, represent: 0, classify: 0 };
+const bare = { reconstruction: 1, squared: 0, perceptual: 0, denoise: 0.3, align: 0, represent: 0, classify: 0 };
 
 /** Our settings for each loss case of the oracle, and whether its networks have the latent norm. */
 export const LOSS_CASES: Record<string, { config: ObjectiveConfig; latentNorm: boolean }> = {

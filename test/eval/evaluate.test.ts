@@ -3,13 +3,17 @@ import { test } from 'node:test';
 import { UsageError } from '../../src/core/errors.js';
 import { integer, key } from '../../src/core/random.js';
 import { MemorySource } from '../../src/data/source.js';
+import { fromPixels } from '../../src/dsd/generate.js';
 import { Model } from '../../src/dsd/model.js';
 import type { ModelConfig } from '../../src/dsd/sizes.js';
 import { Classifier, describe, FEATURES } from '../../src/eval/classifier.js';
 import { type EvaluateInput, evaluate } from '../../src/eval/evaluate.js';
 import { pcaPsnr } from '../../src/eval/pca.js';
 import { spread } from '../../src/eval/pictures.js';
-import { memory, scope, tensor } from '../../src/torch/index.js';
+import { measureReconstruction } from '../../src/eval/reconstruction.js';
+import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+
+setThreads(1); // tensors this small gain nothing from more, and test files run side by side
 
 const SIZE = 16;
 
@@ -177,6 +181,49 @@ test('an evaluation gives every figure with its protocol, and frees what it made
   );
   assert.match(report.warnings.join(), /20 pictures for 256 features/);
   assert.equal(JSON.stringify(report).includes('null'), false, 'all of it can be saved as JSON');
+});
+
+test('samples that are pictures of the class asked for score well, and those of another class do not', async () => {
+  const asked = input({ guidances: [1, 1], count: 30, batch: 30, classifier: { steps: 30, batch: 24 } });
+  const { heldOut } = asked.data;
+  const shown = (label: number) =>
+    heldOut.peek(Array.from({ length: 30 }, (_, i) => i).find((i) => heldOut.label(i) === label) as number) as Uint8Array;
+  // A model that has learnt one picture of each class by heart, and in the second set takes each class for the next.
+  let turn = 0;
+  let wanted: number[] | undefined;
+  const rote: Model = Object.create(asked.denoiser, {
+    denoise: {
+      value: (z: Tensor, _t: Tensor, y: Tensor) => {
+        wanted = [...(y.toArray() as BigInt64Array)].map((label) => (Number(label) + turn) % 3);
+        return { prediction: z.mul(0.5) };
+      },
+    },
+    decode: {
+      value: (z: Tensor) => {
+        if (!wanted) return asked.denoiser.decode(z);
+        return fromPixels(tensor(Buffer.concat(wanted.map(shown)), [wanted.length, SIZE, SIZE, 1], { dtype: 'uint8' }));
+      },
+    },
+  });
+  const report = await evaluate({ ...asked, denoiser: rote, coder: rote, onSamples: () => void turn++ });
+  const [right, wrong] = report.samples;
+  assert.ok((right?.accuracy as number) > 0.9 && report.realAccuracy > 0.9, `${right?.accuracy} ${report.realAccuracy}`);
+  assert.ok((wrong?.accuracy as number) < 0.1, `${wrong?.accuracy}`);
+  assert.equal(right?.precision, 1);
+  assert.ok((right?.recall as number) < 0.2, 'three pictures cover little, however right they are');
+});
+
+test('the latent before its norm is measured apart', async () => {
+  const model = Model.init(MODEL, 4, { device: 'cpu' });
+  const [source, options] = [corners(10, 7), { device: 'cpu', dtype: 'float32', batch: 4 } as const];
+  const before = await measureReconstruction(model, source, options);
+  model.weights.get('latent_out.weight').mul_(3);
+  const after = await measureReconstruction(model, source, options);
+  assert.ok(Math.abs(after.rawLatent.deviation / before.rawLatent.deviation - 3) < 1e-3);
+  assert.ok(Math.abs(after.latent.deviation / before.latent.deviation - 1) < 1e-2);
+  assert.ok(Math.abs(after.psnr - before.psnr) < 0.1);
+  const three = await measureReconstruction(model, source, { ...options, count: 3 });
+  assert.deepEqual([three.pictures, three.latent.tokens], [3, 48]);
 });
 
 test('the batch changes nothing but rounding', async () => {

@@ -7,8 +7,10 @@ import { Model } from '../../src/dsd/model.js';
 import type { SamplerOptions } from '../../src/dsd/sampler.js';
 import type { ModelConfig } from '../../src/dsd/sizes.js';
 import { Weights } from '../../src/nn/weights.js';
-import { arange, full, memory, noGrad, randn, scope, tensor, type Tensor } from '../../src/torch/index.js';
+import { arange, full, memory, noGrad, randn, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
 import { fixture, relative } from './oracle.js';
+
+setThreads(1); // tensors this small gain nothing from more, and test files run side by side
 
 const CONFIG: ModelConfig = {
   ...{
@@ -104,6 +106,17 @@ test('what a sample is depends on its number, not on its batch', () => {
     };
     assert.ok(relative(draw(2, 3), draw(0, 5).narrow(0, 2, 3)) < 1e-12);
   });
+});
+
+test('pictures stay in [-1, 1] whatever the network gives', () => {
+  const model = Model.init(CONFIG, 1, { device: 'cpu' });
+  const noise = randn(key(1, 'sample'), 0, model.latentShape(1), { device: 'cpu' });
+  for (const bias of [5, -5]) {
+    model.weights.get('patch_out.bias').fill_(bias);
+    const drawn = generate(model, model, { noise, labels: tensor(BigInt64Array.of(0n), [1], { dtype: 'int64' }), options: OPTIONS });
+    assert.deepEqual(new Set(drawn.toArray() as Float32Array), new Set([Math.sign(bias)]));
+    drawn.dispose();
+  }
 });
 
 test('bad input is refused by name', () => {

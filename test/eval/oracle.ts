@@ -1,6 +1,6 @@
 /** Reads the oracle's fixtures as tensors. */
 import { join } from 'node:path';
-import { type SafeTensor, readSafetensors } from '../../src/io/safetensors.js';
+import { readSafetensors, type SafeTensor } from '../../src/io/safetensors.js';
 import { type Tensor, tensor } from '../../src/torch/index.js';
 
 /** The compiled tests run from dist/test/eval; fixtures stay where they are. */

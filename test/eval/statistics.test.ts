@@ -9,8 +9,10 @@ import { PatchPca } from '../../src/eval/pca.js';
 import { PsnrMeter, psnr } from '../../src/eval/psnr.js';
 import { effectiveRank, latentHealth, RankMeter } from '../../src/eval/rank.js';
 import { Reference } from '../../src/eval/reference.js';
-import { cat, layerNorm, memory, randn, scope, type Tensor, tensor, zeros } from '../../src/torch/index.js';
+import { cat, layerNorm, memory, randn, scope, setThreads, type Tensor, tensor, zeros } from '../../src/torch/index.js';
 import { fixture, relative } from './oracle.js';
+
+setThreads(1); // tensors this small gain nothing from more, and test files run side by side
 
 const near = (found: number, wanted: number, tolerance: number, what = '') =>
   assert.ok(Math.abs(found - wanted) <= tolerance * Math.max(1, Math.abs(wanted)), `${what} ${found}, wanted ${wanted}`);

@@ -105,6 +105,7 @@ test('wrong paths fail with their reason', () => {
   fails(() => disk.readFile(join(file, 'x')), 'ENOTDIR', /a part of this path is a file/);
   fails(() => disk.mkdir(join(file, 'x')), 'ENOTDIR', /a part of this path is a file/);
   fails(() => disk.mkdir(file), 'EEXIST', /something else exists/);
+  fails(() => disk.mkdir('/proc/dsd/run'), 'ENOENT', /takes no new folders/); // Node's recursive mkdir would never return
   fails(() => disk.readFile(folder), 'EISDIR', /it is a folder/);
   fails(() => disk.writeFileAtomic(folder, 'x'), 'EISDIR', /it is a folder/);
   fails(() => disk.readFile(pipe), 'DSD_SPECIAL', /a pipe or a device/);

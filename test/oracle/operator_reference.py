@@ -29,6 +29,10 @@ def made(options):
     return {"dtype": DTYPES[options.get("dtype", "float32")], "requires_grad": options.get("requiresGrad") or False}
 
 
+def dtype_of(options):
+    return DTYPES[options["dtype"]] if options and "dtype" in options else None
+
+
 def of_all(x, dim):
     return list(range(x.ndim)) if dim is None else dims(dim)
 
@@ -36,10 +40,6 @@ def of_all(x, dim):
 def to(x, options):
     dtype, copy = options.get("dtype"), options.get("copy", False)
     return x.to(DTYPES[dtype] if dtype else x.dtype, copy=copy)
-
-
-def item(x):
-    return x.item()
 
 
 def to_array(x):
@@ -54,6 +54,7 @@ def clamp(x, low=None, high=None):
 
 
 def tensor(data, size=None, options=None):
+    options = {"dtype": str(data.dtype) if isinstance(data, numpy.ndarray) else "float32", **(options or {})}
     return torch.tensor(data, **made(options)).reshape([len(data)] if size is None else size)
 
 
@@ -150,10 +151,6 @@ def draws(normal):
     return run
 
 
-def pair_or(x, *rest):
-    return [None if v is None else v for v in rest]
-
-
 def pool(function):
     def run(x, kernel, stride=None, padding=0):
         return function(x, kernel, kernel if stride is None else stride, 0 if padding is None else padding)
@@ -174,7 +171,7 @@ def or_else(value, default):
 
 
 METHODS = {
-    "item": item, "toArray": to_array, "to": to, "detach": lambda x: x.detach(), "clone": lambda x: x.clone(),
+    "item": lambda x: x.item(), "toArray": to_array, "to": to, "detach": lambda x: x.detach(), "clone": lambda x: x.clone(),
     "contiguous": lambda x: x.contiguous(), "requiresGrad_": lambda x, on=True: x.requires_grad_(True if on is None else on),
     "maskedFill": lambda x, mask, v: x.masked_fill(mask, s(v)),
     "lerp": lambda x, end, w: torch.lerp(x, end, w if isinstance(w, torch.Tensor) else float(w)),
@@ -209,7 +206,8 @@ METHODS = {
     "index": lambda x, indices: torch.ops.aten.index(x, indices),
     "indexSelect": lambda x, dim, index: torch.index_select(x, dim, index), "gather": lambda x, dim, index: torch.gather(x, dim, index),
     "chunk": lambda x, n, dim=0: list(torch.chunk(x, n, or_else(dim, 0))),
-    "split": lambda x, n, dim=0: list(torch.split(x, n, or_else(dim, 0))), "unbind": lambda x, dim=0: list(torch.unbind(x, or_else(dim, 0))),
+    "split": lambda x, n, dim=0: list(torch.split(x, n, or_else(dim, 0))), "unbind": lambda x, dim=0: list(torch.unbind(x,
+            or_else(dim, 0))),
     "flip": lambda x, *n: torch.flip(x, shape(*n)), "tril": lambda x, d=0: torch.tril(x, or_else(d, 0)),
     "diagonal": lambda x, o=0, a=0, b=1: torch.diagonal(x, or_else(o, 0), or_else(a, 0), or_else(b, 1)),
     "copy_": lambda x, y: x.copy_(y), "zero_": lambda x: x.zero_(), "fill_": lambda x, v: x.fill_(s(v)),
@@ -221,7 +219,8 @@ for name in BINARY:
     METHODS[name] = lambda x, other, f=getattr(torch, name): f(x, s(other))
 for name in ("add_", "sub_", "mul_", "div_"):
     METHODS[name] = lambda x, other, f=getattr(torch.Tensor, name): f(x, s(other))
-UNARY = ("neg", "exp", "log", "sqrt", "rsqrt", "abs", "square", "sign", "round", "floor", "erf", "erfinv", "sigmoid", "relu", "tanh", "cos", "sin")
+UNARY = ("neg", "exp", "log", "sqrt", "rsqrt", "abs", "square", "sign", "round", "floor", "erf", "erfinv", "sigmoid", "relu", "tanh",
+         "cos", "sin")
 for name in UNARY:
     METHODS[name] = getattr(torch, name)
 
@@ -229,15 +228,16 @@ FUNCTIONS = {
     "tensor": tensor, "empty": lambda n, o=None: torch.empty(n, **made(o)), "zeros": lambda n, o=None: torch.zeros(n, **made(o)),
     "ones": lambda n, o=None: torch.ones(n, **made(o)), "full": lambda n, v, o=None: torch.full(n, s(v), **made(o)), "arange": arange,
     "linspace": lambda a, b, n, o=None: torch.linspace(a, b, n, **made(o)), "eye": lambda n, o=None: torch.eye(n, **made(o)),
-    "zerosLike": lambda x, o=None: torch.zeros_like(x, dtype=DTYPES.get((o or {}).get("dtype"))),
-    "onesLike": lambda x, o=None: torch.ones_like(x, dtype=DTYPES.get((o or {}).get("dtype"))),
-    "fullLike": lambda x, v, o=None: torch.full_like(x, s(v), dtype=DTYPES.get((o or {}).get("dtype"))),
+    "zerosLike": lambda x, o=None: torch.zeros_like(x, dtype=dtype_of(o)),
+    "onesLike": lambda x, o=None: torch.ones_like(x, dtype=dtype_of(o)),
+    "fullLike": lambda x, v, o=None: torch.full_like(x, s(v), dtype=dtype_of(o)),
     "cat": lambda xs, dim=0: torch.cat(xs, or_else(dim, 0)), "stack": lambda xs, dim=0: torch.stack(xs, or_else(dim, 0)), "where": where,
     "minimum": torch.minimum, "maximum": torch.maximum,
     "addcmul": lambda a, b, c, value=1: torch.addcmul(a, b, c, value=or_else(value, 1)), "oneHot": lambda x, n: F.one_hot(x, n),
     "einsum": lambda equation, xs: torch.einsum(equation, *xs), "linear": lambda x, w, b=None: F.linear(x, w, b),
     "embedding": lambda w, i: F.embedding(i, w),
-    "layerNorm": lambda x, n, w=None, b=None, eps=1e-5: F.layer_norm(x, n, w, b, or_else(eps, 1e-5)), "conv2d": conv2d, "batchNorm": batch_norm,
+    "layerNorm": lambda x, n, w=None, b=None, eps=1e-5: F.layer_norm(x, n, w, b,
+            or_else(eps, 1e-5)), "conv2d": conv2d, "batchNorm": batch_norm,
     "avgPool2d": pool(F.avg_pool2d), "maxPool2d": pool(F.max_pool2d), "adaptiveAvgPool2d": lambda x, n: F.adaptive_avg_pool2d(x, n),
     "upsampleBilinear2d": lambda x, n: F.interpolate(x, n, mode="bilinear", align_corners=False), "crossEntropy": cross_entropy,
     "l1Loss": lambda x, y, r="mean": F.l1_loss(x, y, reduction=or_else(r, "mean")),

@@ -1,16 +1,18 @@
 """Cases for every operator of src/torch, answered by Python's PyTorch: writes test/fixtures/oracle/operators.json.
 
-    /usr/bin/python3 test/oracle/operators.py
+    python3 test/oracle/operators.py
 
-The cases are in operator_cases.py, what each means in operator_reference.py: a function of the TypeScript signature for each
+Needs PyTorch 1.13 or newer (Debian: python3-torch); the committed answers are those of 1.13. The cases are in operator_cases.py,
+operator_shapes.py and operator_layers.py, what each means in operator_reference.py: a function of the TypeScript signature for each
 method ("Tensor.sum") and function ("conv2d"). test/torch/operators.test.ts runs them and fails if an operator has no case.
 
 A case, one a line:
     of        the method or function
     in        input tensors: d dtype, s shape, v values (row-major), view: changes of the layout made after that,
               ["permute", order], ["slice", dim, start, end, step] or ["expand", shape]
-    args      arguments, for a method without the tensor itself (it is in[0]). {"$t": n} is in[n], {"$i": "5"} a
-              bigint, {"$u": 1} undefined, {"$n": "nan"} a number JSON lacks, {"$bad": kind} something that cannot be right
+    args      arguments, for a method without the tensor itself (it is in[0], or `self`). {"$t": n} is in[n], {"$i": "5"} a
+              bigint, {"$u": 1} undefined, {"$n": "nan"} a number JSON lacks, {"$a": kind, "v": values} a typed array,
+              {"$bad": kind} something that cannot be right
     out       expected tensors: d, s, v; {"$v": value} for a value that is not a tensor
     after     {n: values} of inputs that the call changed
     track     1: inputs of float32 and float64 require gradients; then `grads` holds for each input the gradient of
@@ -37,6 +39,8 @@ OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures",
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16, "int64": torch.int64,
           "int32": torch.int32, "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool}
 NAMES = {v: k for k, v in DTYPES.items()}
+TYPED = {"Float32Array": "float32", "Float64Array": "float64", "BigInt64Array": "int64", "Int32Array": "int32", "Int16Array": "int16",
+         "Int8Array": "int8", "Uint8Array": "uint8"}
 
 
 class Undefined:
@@ -52,6 +56,13 @@ class Bad:
 
     def __init__(self, kind):
         self.kind = kind
+
+
+class Typed:
+    """A typed array as an argument."""
+
+    def __init__(self, kind, values):
+        self.kind, self.values = kind, values
 
 
 U = Undefined()
@@ -108,8 +119,7 @@ def tensor_json(x):
 
 class Cases:
     """Collects the cases of one method or function. `ok` and `no` take the tensor itself first, for a method."""
-    lines = []
-    counts = {}
+    lines, counts, wrong = [], {}, []
 
     def __init__(self, of, reference):
         self.of, self.reference = of, reference
@@ -162,6 +172,8 @@ class Cases:
                 return [python(v) for v in value]
             if isinstance(value, dict):
                 return {k: python(v) for k, v in value.items()}
+            if isinstance(value, Typed):
+                return numpy.array(value.values, dtype=TYPED[value.kind])
             return None if isinstance(value, Undefined) else value
 
         given = [python(a) for a in arguments]
@@ -180,6 +192,8 @@ class Cases:
                 return {"$bad": value.kind}
             if isinstance(value, Big):
                 return {"$i": str(int(value))}
+            if isinstance(value, Typed):
+                return {"$a": value.kind, "v": [number(v) for v in value.values]}
             return value if isinstance(value, (bool, str, type(None))) else number(value)
 
         return given, [js(a) for a in arguments], specs, tensors
@@ -208,7 +222,8 @@ class Cases:
         if "shape" in options:
             for x in case["out"]:
                 x["v"] = []
-        after = {str(n): values_of(x) for n, x in enumerate(tensors) if not torch.equal(x.detach(), before[n]) and not torch.isnan(x.detach()).any()}
+        after = {str(n): values_of(x) for n,
+                 x in enumerate(tensors) if not torch.equal(x.detach(), before[n]) and not torch.isnan(x.detach()).any()}
         if after:
             case["after"] = after
         if track:
@@ -236,7 +251,7 @@ class Cases:
             except Exception:
                 pass
             else:
-                raise AssertionError(f"{self.of}: Python does not refuse {js}")
+                Cases.wrong.append(f"{self.of}: Python does not refuse {js}")
         self.add({"of": self.of, "in": [s.json() for s in specs], "args": js[1:] if self.method else js,
                   **({"self": js[0]} if self.method and "$bad" in js[0] else {}), "refused": 1}, 1)
 
@@ -253,8 +268,7 @@ def flat(value):
 
 def js_value(value):
     if isinstance(value, numpy.ndarray):
-        kind = {"float32": "Float32Array", "float64": "Float64Array", "int64": "BigInt64Array", "int32": "Int32Array", "int16": "Int16Array",
-                "int8": "Int8Array", "uint8": "Uint8Array"}[str(value.dtype)]
+        kind = next(kind for kind, dtype in TYPED.items() if dtype == str(value.dtype))
         return {"$a": kind, "v": [number(v) for v in value.reshape(-1).tolist()]}
     return value if isinstance(value, bool) else number(value)
 
@@ -268,6 +282,8 @@ def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     operator_cases.write_all()
+    if Cases.wrong:
+        sys.exit("\n".join(Cases.wrong))
     with open(OUT, "w") as file:
         file.write("[\n" + ",\n".join(Cases.lines) + "\n]\n")
     answered, refused = (sum(c[kind] for c in Cases.counts.values()) for kind in (0, 1))

@@ -1,9 +1,9 @@
 """Independent computation of the network, losses, gradients, samplers and statistics: writes test/fixtures/oracle.
 
-    /usr/bin/python3 test/oracle/oracle.py            writes the fixtures again (equal bytes on one machine)
-    /usr/bin/python3 test/oracle/oracle.py --check    checks this program itself, writes nothing
+    python3 test/oracle/oracle.py            writes the fixtures again (equal bytes on one machine)
+    python3 test/oracle/oracle.py --check    checks this program itself, writes nothing
 
-Needs PyTorch 1.13 or newer and numpy, float64 throughout, one thread, a few seconds. Every random value comes from
+Needs PyTorch 1.13 or newer and numpy (Debian: python3-torch); float64 throughout, one thread, a few seconds. Every random value comes from
 numpy's PCG64 with a fixed seed for each file. On another processor or BLAS the last bits may differ; values then agree to about 1e-13.
 
 Files (F64 or I64, but the weights, which are float32 numbers and stored so; masks are I64 of 0 and 1; pictures (B, H, W,

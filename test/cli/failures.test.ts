@@ -1,0 +1,221 @@
+/** Bad input and bad luck of every kind that reaches the command line: the exit code, and a message that says what to do. No stack. */
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { encodeSafetensors, readSafetensors } from '../../src/io/safetensors.js';
+import { dsd, type Ended, MAIN, makePictures, type StartOptions, start, TOY, workplace } from './harness.js';
+
+const { folder, remove } = workplace();
+const at = (...parts: string[]): string => join(folder, ...parts);
+const run = (words: readonly string[], options: StartOptions = {}): Promise<Ended> => dsd(words, { cwd: folder, ...options });
+
+before(async () => {
+  await makePictures(at('pictures'));
+  const { code, stderr } = await run([...TOY, '--data', 'pictures', '--out', 'run']);
+  assert.equal(code, 0, stderr);
+});
+after(remove);
+
+/** Runs two at a time: each takes a second, most of it in loading. */
+async function refuse(code: number, cases: readonly (readonly [words: readonly string[], message: RegExp])[]): Promise<void> {
+  const open = [...cases];
+  const work = async (): Promise<void> => {
+    for (let next = open.shift(); next; next = open.shift()) {
+      const [words, message] = next;
+      const ended = await run(words);
+      assert.match(ended.stderr, message, words.join(' '));
+      assert.equal(ended.code, code, `${words.join(' ')}: ${ended.stderr}`);
+      assert.equal(ended.stdout, '', words.join(' '));
+      assert.doesNotMatch(ended.stderr, /\n +at |bug in dsd/, words.join(' '));
+    }
+  };
+  await Promise.all([work(), work()]);
+}
+
+const train = (...words: string[]): string[] => ['train', '--preset', 'toy', '--data', 'pictures', ...words];
+
+test('wrong usage exits 2 and says what was meant', async () => {
+  mkdirSync(at('used'));
+  writeFileSync(at('used', 'file'), '');
+  writeFileSync(at('bad.json'), '{"train": ');
+  writeFileSync(at('unknown.json'), '{"train": {"bach": 3}}');
+  await refuse(2, [
+    [[], /dsd wants a command: train, sample/],
+    [['trian'], /no command 'trian'; did you mean 'train'\?/],
+    [['--presett'], /no flag '--presett' before a command/],
+    [['train'], /wants settings to begin from: --preset demo\|fashion-mnist/],
+    [['train', '--preset', 'demoo'], /no preset 'demoo'; did you mean 'demo'\?/],
+    [['train', '--preset', 'imagenet-256-S'], /wants pictures of yours .*--data FOLDER/],
+    [train('--set', 'train.bach=3'), /no setting 'train\.bach'; did you mean 'train\.batch'\?/],
+    [train('--set', 'train.batch=many'), /'train\.batch': .*number.*"many"/],
+    [train('--set', '__proto__.x=1'), /no setting '__proto__'/],
+    [train('--train.batch=3'), /--set train\.batch=3/],
+    [train('--config', 'bad.json'), /bad\.json is not JSON/],
+    [train('--config', 'unknown.json'), /no setting 'train\.bach'/],
+    [train('--config', 'absent.json'), /there is no such file/],
+    [train('--set', 'data.image=18'), /18 px cannot be cut into patches of 4 px/],
+    [train('--out', 'used'), /'used' exists and is not empty; a run is never written over/],
+    [train('--device', 'gpu'), /--device is cpu, cuda or cuda:N; found 'gpu'/],
+    [train('--set', 'objective.paradigm=latent-diffusion'), /needs the weights of the autoencoder/],
+    [['train', '--preset', 'toy', '--data', 'nowhere'], /unknown data set "nowhere"/],
+    [['sample', 'run', '--class', 'drak'], /no class 'drak'; did you mean 'dark'\?/],
+    [['sample', 'run', '--class', '2'], /no class '2'\. Classes are names or numbers 0 to 1: dark, light square/],
+    [['sample', 'nowhere'], /no file or run folder 'nowhere'/],
+    [['sample', 'pictures'], /folder 'pictures' has no weights\.safetensors/],
+    [['sample', 'run', '--out', 'x.jpg'], /NAME\.png, NAME\.npz, or a folder/],
+    [['sample', 'run', '--out', 'nowhere/x.png'], /no folder 'nowhere'/],
+    [['sample', 'run', '--interval', '1,0.1'], /--interval wants two times, low then high/],
+    [['reconstruct', 'run', 'nowhere.png'], /no picture, folder or data set 'nowhere\.png'/],
+    [['reconstruct', 'run', 'fashion-mnist'], /fashion-mnist are grey, and this model was made for colour/],
+    [['info'], /a model or a preset/],
+    [['data', 'openmojis'], /Did you mean openmoji/],
+  ]);
+});
+
+test('data and pictures that cannot be used exit 1, with the path', async () => {
+  mkdirSync(at('empty'));
+  mkdirSync(at('half', 'full'), { recursive: true });
+  mkdirSync(at('half', 'void'));
+  cpSync(at('pictures', 'train', 'dark', '0.png'), at('half', 'full', '0.png'));
+  cpSync(at('pictures', 'train', 'dark', '1.png'), at('half', 'full', '1.png'));
+  writeFileSync(at('text.jpg'), 'hello');
+  writeFileSync(at('zero.png'), '');
+  writeFileSync(at('cut.png'), readFileSync(at('pictures', 'train', 'dark', '0.png')).subarray(0, 120));
+  cpSync(at('pictures', 'train'), at('spoilt'), { recursive: true });
+  for (let i = 0; i < 24; i++) writeFileSync(at('spoilt', 'dark', `${i}.png`), 'hello');
+  await refuse(1, [
+    [['train', '--preset', 'toy', '--data', 'empty'], /empty has no pictures and no sub-folders/],
+    [['data', 'half'], /no picture .* in class folder "void"/],
+    [['train', '--preset', 'toy', '--data', 'spoilt'], /cannot use picture spoilt\/dark\/\d+\.png: it is not a JPEG/],
+    [['reconstruct', 'run', 'text.jpg'], /text\.jpg: it is not a JPEG/],
+    [['reconstruct', 'run', 'zero.png'], /zero\.png: the file is empty/],
+    [['reconstruct', 'run', 'cut.png'], /cut\.png: the file is cut off or damaged/],
+  ]);
+});
+
+test('weights that are cut off, no weights at all, or another network exit 1, with what was found', async () => {
+  const whole = readFileSync(at('run', 'weights.safetensors'));
+  writeFileSync(at('cut-header.safetensors'), whole.subarray(0, 900));
+  writeFileSync(at('cut.safetensors'), whole.subarray(0, whole.length - 4));
+  writeFileSync(at('text.safetensors'), 'These are not weights, whatever the name says.');
+  const { tensors, metadata } = readSafetensors(at('run', 'weights.safetensors'));
+  const write = (name: string, some: typeof tensors, about: typeof metadata): void =>
+    writeFileSync(at(name), Buffer.concat(encodeSafetensors(some, about)));
+  write('foreign.safetensors', tensors, new Map());
+  const config = JSON.parse(metadata.get('config') as string) as { model: { hidden: number } };
+  config.model.hidden = 96;
+  write('wider.safetensors', tensors, new Map([...metadata, ['config', JSON.stringify(config)]]));
+  write('fewer.safetensors', new Map([...tensors].filter(([name]) => name !== 'trunk.role.weight')), metadata);
+  await refuse(1, [
+    [['info', 'cut-header.safetensors'], /cut-header\.safetensors is not a valid safetensors file/],
+    [['sample', 'cut.safetensors'], /cut\.safetensors is not a valid safetensors file/],
+    [['reconstruct', 'text.safetensors'], /text\.safetensors is not a valid safetensors file/],
+    [['info', 'foreign.safetensors'], /was not written by dsd/],
+    [['sample', 'wider.safetensors'], /tensor 'trunk\.blocks\.0\.gate_up\.weight' is F32 \[128,32\], wanted F32 \[192,32\]/],
+    [['sample', 'fewer.safetensors'], /has no tensor 'trunk\.role\.weight'/],
+  ]);
+});
+
+test('what a model has not learned is not asked of it', async () => {
+  const made = await run([...TOY, '--data', 'pictures', '--out', 'blind', '--set', 'objective.paradigm=self-distillation', '--quiet']);
+  assert.equal(made.code, 0, made.stderr);
+  assert.doesNotMatch(made.stdout, /PSNR|sample/);
+  const coded = await run([...TOY, '--data', 'pictures', '--out', 'coder', '--set', 'objective.paradigm=autoencoder', '--quiet']);
+  assert.equal(coded.code, 0, coded.stderr);
+  await refuse(2, [
+    [['sample', 'blind'], /has no decoder, so it makes no pictures: it was trained by paradigm 'self-distillation'/],
+    [['reconstruct', 'blind'], /has no decoder/],
+    [['sample', 'coder'], /cannot draw new pictures: it was trained by paradigm 'autoencoder'/],
+  ]);
+  // The second stage of latent diffusion brings the first one's network with it.
+  const second = await run([
+    ...TOY,
+    '--data',
+    'pictures',
+    '--out',
+    'second',
+    '--set',
+    'objective.paradigm=latent-diffusion',
+    '--set',
+    'objective.frozen=coder',
+    '--quiet',
+  ]);
+  assert.equal(second.code, 0, second.stderr);
+  assert.equal((await run(['sample', 'second', '--count', '2', '--out', 'second.png'])).code, 0);
+});
+
+test('--device cuda without a GPU says what was found', async () => {
+  await refuse(2, [
+    [train('--device', 'cuda'), /--device cuda: libtorch .*(built for the CPU only|no GPU or driver was found).*--device cpu/],
+    [['sample', 'run', '--device', 'cuda:1'], /--device cuda:1: libtorch/],
+  ]);
+});
+
+test('a full disk, or a limit on files, ends a run with exit 1 and leaves no half file', async () => {
+  // 16 blocks of 512 bytes: enough for settings and metrics, not for weights.
+  const { code, stderr } = await run([...TOY, '--data', 'pictures', '--out', 'limited'], { shell: 'ulimit -f 16; exec "$@"' });
+  assert.match(stderr, /cannot write limited\/weights\.safetensors: .*(ulimit -f|disk is full)/);
+  assert.equal(code, 1);
+  assert.deepEqual(readdirSync(at('limited')).sort(), ['config.json', 'grids', 'metrics.jsonl']);
+  const full = await run(['info', 'run'], { shell: '"$@" > /dev/full' });
+  assert.deepEqual([full.code, full.stderr], [1, 'error: cannot write the result to standard output: the disk is full\n']);
+});
+
+test('a reader that goes away ends the command quietly', async () => {
+  const { code, stdout, stderr } = await run(['info', 'run'], { shell: '{ "$@"; echo "rc=$?" >&2; } | head -n 1' });
+  assert.deepEqual([code, stdout.split('\n').length, stderr], [0, 2, 'rc=0\n']);
+});
+
+test('an engine that was never built: what needs none works, what does says what to run, doctor exits 1', async () => {
+  // The program without its build/ folder.
+  const root = at('copy');
+  mkdirSync(join(root, 'dist'), { recursive: true });
+  cpSync(dirname(dirname(MAIN)), join(root, 'dist', 'src'), { recursive: true });
+  const home = new URL('../../../', import.meta.url);
+  cpSync(new URL('package.json', home), join(root, 'package.json'));
+  symlinkSync(new URL('node_modules', home), join(root, 'node_modules'));
+  const main = join(root, 'dist', 'src', 'cli', 'main.js');
+  const info = await run(['info', 'run'], { main });
+  assert.equal(info.code, 0, info.stderr);
+  const sample = await run(['sample', 'run'], { main });
+  assert.equal(sample.code, 1);
+  assert.match(sample.stderr, /^error: the engine has not been built .*npm run setup/);
+  const doctor = await run(['doctor'], { main });
+  assert.equal(doctor.code, 1);
+  assert.match(doctor.stdout, /^bad +engine +the engine has not been built/m);
+  assert.match(doctor.stdout, /^ok +sharp/m);
+});
+
+test('Ctrl-C or SIGTERM: the step is finished, weights and metrics are kept, exit 75', async () => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    const out = `stopped-${signal}`;
+    const running = start([...TOY, '--data', 'pictures', '--out', out, '--set', 'train.images=10000000'], { cwd: folder });
+    await running.said('\nrun ');
+    running.kill(signal);
+    const { code, stderr } = await running.ended;
+    assert.equal(code, 75, stderr);
+    assert.match(stderr, new RegExp(`${signal}: finishing the step and saving`));
+    assert.match(
+      stderr,
+      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; the averaged weights are in '${out}/weights\\.safetensors'\n$`),
+    );
+    assert.equal((await run(['info', out])).code, 0);
+  }
+});
+
+test('a second signal ends at once, even while the engine computes', async () => {
+  // So many sampling steps that the grid, drawn when the run is stopped, would take hours.
+  const running = start(
+    [...TOY, '--data', 'pictures', '--out', 'twice', '--set', 'train.images=10000000', '--set', 'sample.steps=10000000'],
+    { cwd: folder },
+  );
+  await running.said('\nrun ');
+  running.kill('SIGTERM');
+  await running.said('SIGTERM: finishing the step');
+  const again = setInterval(() => running.kill('SIGTERM'), 200); // the first one's handler may not have left yet
+  const { code, signal } = await running.ended;
+  clearInterval(again);
+  assert.ok(signal === 'SIGTERM' || code === 143, `${code} ${signal}`);
+  assert.ok(existsSync(at('twice', 'config.json')));
+});
