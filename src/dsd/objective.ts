@@ -6,7 +6,19 @@
  */
 import { meanPool, mlp } from '../nn/layers.js';
 import type { Weights } from '../nn/weights.js';
-import { cat, cosineSimilarity, crossEntropy, full, l1Loss, mseLoss, noGrad, onesLike, type Tensor, tensor, where } from '../torch/index.js';
+import {
+  cat,
+  cosineSimilarity,
+  crossEntropy,
+  full,
+  l1Loss,
+  mseLoss,
+  noGrad,
+  onesLike,
+  type Tensor,
+  tensor,
+  where,
+} from '../torch/index.js';
 import type { Draws } from './draws.js';
 import type { Denoised, Encoded, Model } from './model.js';
 
@@ -58,7 +70,14 @@ export const PARADIGMS = {
   /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
   naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0 },
   /** Latent diffusion, stage one: an autoencoder alone. */
-  autoencoder: { target: 'clean', stopGradient: true, targetEncoder: 'online', input: 'noised', mask: 0, weights: { denoise: 0, align: 0, represent: 0, classify: 0 } },
+  autoencoder: {
+    target: 'clean',
+    stopGradient: true,
+    targetEncoder: 'online',
+    input: 'noised',
+    mask: 0,
+    weights: { denoise: 0, align: 0, represent: 0, classify: 0 },
+  },
   /** Latent diffusion, stage two: a separate network learns the velocity of a frozen encoder's latents. */
   'latent-diffusion': {
     target: 'velocity',

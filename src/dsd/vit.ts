@@ -57,7 +57,9 @@ function normAndRotate(x: Tensor, norm: Tensor, { cos, sin }: Rotary): Tensor {
 export function timeFeatures(t: Tensor): Tensor {
   const half = TIME_FEATURES / 2;
   const wide = { dtype: 'float64', device: t.device } as const;
-  const frequency = arange(half, wide).mul(-Math.log(10000) / half).exp();
+  const frequency = arange(half, wide)
+    .mul(-Math.log(10000) / half)
+    .exp();
   const angle = t.to(wide).mul(1000).unsqueeze(1).mul(frequency);
   return cat([angle.cos(), angle.sin()], 1);
 }

@@ -26,8 +26,9 @@ const base: RunSettings = {
     weights: { reconstruction: 1, squared: 1, perceptual: 0, denoise: 0.3, align: 0.5, represent: 0.25, classify: 0.1 },
   },
   train: {
+    optimizer: 'muon',
     microBatch: 0,
-    decay: 0.3,
+    decay: 1,
     beta1: 0.9,
     beta2: 0.95,
     epsilon: 1e-8,

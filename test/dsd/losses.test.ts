@@ -67,7 +67,8 @@ describe('losses against the oracle', () => {
           }
           assert.equal(Object.keys(out.terms).length, fixture.names('loss.').length - 1);
           // An autoencoder has no target: what would be one is nobody's business.
-          for (const z of ['z1', 'zc', ...(out.terms.denoise ? (['z2'] as const) : [])] as const) assertClose(out.latents[z] as Tensor, fixture.values(`value.${z}`), tolerance, z);
+          for (const z of ['z1', 'zc', ...(out.terms.denoise ? (['z2'] as const) : [])] as const)
+            assertClose(out.latents[z] as Tensor, fixture.values(`value.${z}`), tolerance, z);
           compareGradients(fixture, weights.tensors, grad([out.total], weights.list(), undefined, { allowUnused: true }), tolerance, floor);
         }));
     }
