@@ -34,7 +34,7 @@ export const info = defineCommand({
 
 function showPreset(name: string, json: boolean): void {
   const preset = findPreset(name);
-  const config = resolveConfig(preset.settings, { preset: name });
+  const config = resolveConfig(preset.settings);
   // Colours and classes are the data's to say: colour and 1,000 classes stand in where they are not known.
   const grey = config.data.source === 'fashion-mnist';
   const model = modelConfig(config, { channels: grey ? 1 : 3, classes: name.startsWith('imagenet') ? 1000 : 10 });

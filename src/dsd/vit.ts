@@ -126,7 +126,10 @@ export function trunk(
   let x = h.to({ dtype: condition.dtype }); // the residual stream stays in the weights' wide type
   let tap: Tensor | undefined;
   for (let i = 0; i < config.depth; i++) {
-    x = block(blockWeights(w, i), config.heads, x, modulation, turn);
+    const before = x;
+    // Without a scope for each block, a pass without gradient would hold every block's activations to its end.
+    x = scope(() => block(blockWeights(w, i), config.heads, before, modulation, turn));
+    if (i > 0 && before !== tap) before.dispose();
     if (i + 1 === tapAfter) tap = x;
   }
   const tokens = rms(x);

@@ -1,5 +1,5 @@
 /** The running means of a run between two log lines, kept on the device and read once a line. */
-import { effectiveRank } from '../eval/rank.js';
+import { effectiveRank, latentHealth } from '../eval/rank.js';
 import { noGrad, scope, type Tensor } from '../torch/index.js';
 import type { StepOutput } from './step.js';
 
@@ -14,7 +14,7 @@ export interface LogLine {
   /** Effective rank of the last batch's latent, and of the same before LayerNorm (method.md section 4). */
   readonly effectiveRank: number;
   readonly effectiveRankRaw: number;
-  /** Standard deviation of the latent before LayerNorm: it shows a scale that vanishes or runs away. */
+  /** Standard deviation of the latent before LayerNorm, about each channel's mean: it shows a scale that vanishes or runs away. */
   readonly latentDeviation: number;
   readonly imagesPerSecond: number;
   /** Model FLOP/s: matrix products and attention of `passes` forward passes a picture. */
@@ -83,14 +83,15 @@ export class Accumulator {
     this.steps = 0;
     const gradientNorm = means.get('gradientNorm') ?? Number.NaN;
     means.delete('gradientNorm');
+    const raw = this.raw ? latentHealth(this.raw) : undefined;
     return {
       losses: Object.fromEntries(means),
       gradientNorm,
       skipped: Number(this.skipped?.item() ?? 0),
       row: Number(this.row?.item() ?? 0),
       rank: this.latent ? effectiveRank(this.latent) : Number.NaN,
-      rawRank: this.raw ? effectiveRank(this.raw) : Number.NaN,
-      deviation: this.raw ? Number(scope(() => (this.raw as Tensor).std()).item()) : Number.NaN,
+      rawRank: raw?.effectiveRank ?? Number.NaN,
+      deviation: raw?.deviation ?? Number.NaN,
     };
   }
 }

@@ -110,7 +110,7 @@ export const PRESETS = {
 /** @throws UsageError naming the known presets and the nearest. */
 export function findPreset(name: string): Preset {
   const found = Object.entries(PRESETS).find(([known]) => known === name);
-  if (found) return found[1];
+  if (found) return { ...found[1], settings: merge(found[1].settings, { preset: name }) };
   const guess = nearest(name, Object.keys(PRESETS));
   throw new UsageError(
     `there is no preset '${name}'${guess ? `; did you mean '${guess}'?` : '.'} Known presets: ${Object.keys(PRESETS).join(', ')}`,

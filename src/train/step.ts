@@ -3,6 +3,7 @@
  */
 import type { Batch } from '../data/loader.js';
 import { draw } from '../dsd/draws.js';
+import { fromPixels } from '../dsd/generate.js';
 import { Model } from '../dsd/model.js';
 import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
@@ -29,9 +30,7 @@ const CENTER_MOMENTUM = 0.9;
 export function toPictures(images: Uint8Array, config: ModelConfig, device: Device): Tensor {
   const { image, channels } = config;
   const batch = images.length / (image * image * channels);
-  return scope(() =>
-    tensor(images, [batch, image, image, channels], { dtype: 'uint8', device }).to({ dtype: 'float32' }).div(127.5).sub(1),
-  );
+  return scope(() => fromPixels(tensor(images, [batch, image, image, channels], { dtype: 'uint8', device })));
 }
 
 /** Networks, optimizer and averages of a run, and what one batch does to them. */
