@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <chrono>
 #include <sstream>
 
 namespace dsd {
@@ -137,6 +138,27 @@ napi_value call(Args& a) {
   }
 }
 
+// timeCall(times, index, ...arguments): nanoseconds that libtorch itself needs for a call, without JavaScript: what the bridge's cost is
+// measured against.
+napi_value time_call(Args& a) {
+  auto times = a.integer(0, "times");
+  auto index = a.integer(1, "index");
+  if (times < 1 || index < 0 || static_cast<size_t>(index) >= a.bridge.ops.size()) type_error("timeCall: expected (times, index, ...arguments)");
+  const Op& op = *a.bridge.ops[index];
+  Args rest(a.env, a.bridge, a.function);
+  rest.count = a.count - 1;
+  std::copy(a.values + 1, a.values + a.count, rest.values);
+  torch::jit::Stack arguments, stack;
+  for (size_t i = 0; i < op.args.size(); i++) arguments.push_back(argument(rest, op, i));
+  auto begun = std::chrono::steady_clock::now();
+  for (int64_t i = 0; i < times; i++) {
+    stack = arguments;
+    op.handle.callBoxed(&stack);
+  }
+  std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - begun;
+  return make_number(a.env, took.count() / static_cast<double>(times));
+}
+
 napi_value on_memory(Args& a) {
   napi_valuetype type = napi_undefined;
   if (a.count > 0) check(a.env, napi_typeof(a.env, a.values[0], &type));
@@ -149,6 +171,6 @@ napi_value on_memory(Args& a) {
 }  // namespace
 
 const std::vector<Export> dispatch_exports = {
-    {"resolve", resolve}, {"has", has}, {"schema", schema}, {"call", call}, {"onMemory", on_memory}};
+    {"resolve", resolve}, {"has", has}, {"schema", schema}, {"call", call}, {"timeCall", time_call}, {"onMemory", on_memory}};
 
 }  // namespace dsd

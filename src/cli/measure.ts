@@ -1,5 +1,5 @@
-/** How fast the engine is here, in two seconds: enough to tell a fast BLAS from a slow one, no benchmark. */
-import { type Device, type EngineInfo, full, noGrad, scope, synchronize, type Tensor } from '../torch/index.js';
+/** How fast the engine is here: of `dsd doctor`, in two seconds, and the parts of `dsd bench`. */
+import { type Device, type DType, type EngineInfo, full, noGrad, scope, synchronize, type Tensor } from '../torch/index.js';
 
 export interface Speed {
   readonly device: Device;
@@ -14,46 +14,48 @@ const MILLISECONDS = 400;
 
 export function measureSpeed({ cuda }: EngineInfo): Speed {
   const device: Device = cuda.length > 0 ? 'cuda' : 'cpu';
-  const wait = device === 'cpu' ? () => {} : synchronize;
   return noGrad(() =>
-    scope(() => ({
-      device,
-      float32: product(full([side(device), side(device)], 0.5, { device }), wait),
-      bfloat16: product(full([side(device), side(device)], 0.5, { device, dtype: 'bfloat16' }), wait),
-      call: calls(full([1], 1, { device }), wait),
-    })),
+    scope(() => {
+      const x = full([1], 1, { device });
+      return { device, float32: product('float32', device), bfloat16: product('bfloat16', device), call: callTime(() => x.add(x)) / 1000 };
+    }),
   );
 }
 
-const side = (device: Device): number => (device === 'cpu' ? 1024 : 8192);
-
-function product(a: Tensor, wait: () => void): number {
-  const n = a.size(0);
-  const once = (): number => {
-    const begun = performance.now();
-    a.matmul(a).dispose();
-    wait();
-    return performance.now() - begun;
-  };
-  once(); // threads start, kernels are chosen
-  let [best, spent] = [Number.POSITIVE_INFINITY, 0];
-  while (spent < MILLISECONDS) {
-    const took = once();
-    best = Math.min(best, took);
-    spent += took;
-  }
-  return (2 * n ** 3) / best / 1e6;
+/** GFLOP/s of a square matrix product. */
+export function product(dtype: DType, device: Device = 'cpu'): number {
+  const n = device === 'cpu' ? 1024 : 8192;
+  return scope(() => {
+    const a = full([n, n], 0.5, { device, dtype });
+    const once = (): number => {
+      const begun = performance.now();
+      a.matmul(a).dispose();
+      wait(device);
+      return performance.now() - begun;
+    };
+    once(); // threads start, kernels are chosen
+    let [best, spent] = [Number.POSITIVE_INFINITY, 0];
+    while (spent < MILLISECONDS) {
+      const took = once();
+      best = Math.min(best, took);
+      spent += took;
+    }
+    return (2 * n ** 3) / best / 1e6;
+  });
 }
 
-function calls(x: Tensor, wait: () => void): number {
+const wait = (device: Device): void => (device === 'cpu' ? undefined : synchronize());
+
+/** Nanoseconds of a call from JavaScript, what it makes freed again: the best of 20 rounds. */
+export function callTime(call: () => Tensor): number {
   const COUNT = 1000;
   const round = (): number => {
     const begun = performance.now();
     scope(() => {
-      for (let i = 0; i < COUNT; i++) x.add(x);
+      for (let i = 0; i < COUNT; i++) call();
     });
-    wait();
-    return ((performance.now() - begun) * 1000) / COUNT;
+    synchronize();
+    return ((performance.now() - begun) * 1e6) / COUNT;
   };
   return Math.min(...Array.from({ length: 20 }, round));
 }

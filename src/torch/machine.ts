@@ -1,6 +1,8 @@
 /** The machine under the engine: threads, memory, versions. */
 import { readFileSync, realpathSync } from 'node:fs';
-import { engine } from './call.js';
+import { engine, h, isTensor } from './call.js';
+import type { Value } from './native.js';
+import type { Tensor } from './tensor.js';
 
 export interface EngineInfo {
   /** libtorch's. */
@@ -58,6 +60,14 @@ export function setThreads(count: number): void {
 }
 
 export const cudaAvailable = (): boolean => engine().cudaCount() > 0;
+
+/** Nanoseconds that libtorch itself takes for a call of an operator (`aten::add.Tensor`), by a loop of `times` calls without JavaScript between. */
+export function timeCall(operator: string, args: readonly (Tensor | readonly Tensor[] | Value)[], times: number): number {
+  const values = args.map((value) =>
+    isTensor(value) ? h(value) : Array.isArray(value) && value.every(isTensor) ? value.map(h) : (value as Value),
+  );
+  return engine().timeCall(times, engine().resolve(operator), ...values);
+}
 
 /** Waits until the CUDA device has done all it was given. */
 export function synchronize(): void {

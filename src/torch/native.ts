@@ -24,6 +24,7 @@ export interface Native {
   has(operator: string): boolean;
   schema(operator: string): string | undefined;
   call(operator: number, ...args: Value[]): Result;
+  timeCall(times: number, operator: number, ...args: Value[]): number;
   onMemory(reclaim: () => void): void;
   fromData(data: TypedArray, shape: readonly number[], dtype: number, device: string, requiresGrad: boolean): Handle;
   toData(self: Handle): TypedArray;

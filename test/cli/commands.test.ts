@@ -37,7 +37,7 @@ async function readPng(path: string): Promise<{ width: number; height: number; c
 test('help names every command and costs nothing; each command has its own, with an example', async () => {
   const { stdout } = ok(await dsd(['--help']));
   const names = [...stdout.matchAll(/^ {2}(\w+) {2,}\w/gm)].map((match) => match[1] as string);
-  assert.deepEqual(names, ['train', 'sample', 'reconstruct', 'eval', 'data', 'info', 'doctor']);
+  assert.deepEqual(names, ['train', 'sample', 'reconstruct', 'eval', 'data', 'info', 'bench', 'doctor']);
   const all = await Promise.all(names.map((name) => dsd([name, '--help'])));
   for (const [i, name] of names.entries()) {
     const { stdout: help } = ok(all[i] as Ended);
@@ -248,6 +248,22 @@ test('eval: a table with its protocol, and the same as JSON', async () => {
       [3, 8],
     ],
   );
+});
+
+test('bench: calls and steps, with or without a PyTorch to compare with', async () => {
+  const alone = json(ok(await dsd(['bench', '--steps', '1', '--json', '--quiet'], { env: { PYTHON: '/nowhere/python3' } })));
+  assert.equal(alone.peer, null);
+  const rows = Object.entries(alone).flatMap(([part, found]) =>
+    part === 'calls' || part === 'products' || part === 'steps' ? (found as Record<string, unknown>[]) : [],
+  );
+  assert.equal(rows.length, 4 + 2 + 4);
+  for (const { name, ours, peer, ratio } of rows) {
+    assert.ok((ours as number) > 0, `${name}`);
+    assert.deepEqual([peer, ratio], [null, null]);
+  }
+  const shown = ok(await dsd(['bench', 'ops', '--quiet'])).stdout;
+  assert.match(shown, /^peer: (PyTorch \d|none, since ).*^nanoseconds a call .*^add +\d.*^GFLOP\/s/ms);
+  assert.doesNotMatch(shown, /training step/);
 });
 
 test('doctor: all that training needs is here', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { engine, Op } from '../../src/torch/call.js';
 import { dtypeCode } from '../../src/torch/dtype.js';
-import { arange, full, linear, ones, type Tensor, tensor, zeros } from '../../src/torch/index.js';
+import { arange, full, linear, memory, ones, type Tensor, tensor, timeCall, zeros } from '../../src/torch/index.js';
 import type { Value } from '../../src/torch/native.js';
 
 const values = (result: Tensor) => [...result.toArray()].map(Number);
@@ -195,4 +195,15 @@ test('an array that frees tensors while it is read does no harm', () => {
     },
   });
   assert.deepEqual(values(one('aten::cat', trap, 0)), [1, 2, 3, 1, 2, 3]);
+});
+
+test('timeCall calls an operator as often as it is told, and leaves no tensor', () => {
+  const total = zeros([1]);
+  const { live } = memory();
+  assert.ok(timeCall('aten::add_.Tensor', [total, ones([1])], 5) > 0);
+  assert.equal(total.item(), 5);
+  assert.ok(timeCall('aten::cat', [[total, total]], 1) > 0);
+  assert.equal(memory().live, live + 1); // ones([1])
+  assert.throws(() => timeCall('aten::add.Tensor', [total], 1), /aten::add\.Tensor: argument 'other' .*missing/);
+  assert.throws(() => timeCall('aten::neg', [total], 0), TypeError);
 });
