@@ -13,6 +13,7 @@
 #if TORCH_VERSION_MAJOR >= 2
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty_like.h>
 #endif
 
 #include <algorithm>
@@ -146,7 +147,13 @@ void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, 
 #if TORCH_VERSION_MAJOR >= 2
   step.add_(1);
   std::vector<at::Tensor> steps(params.size(), step);
-  at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+  // The fused kernel walks all lists in memory order, and a convolution's gradient may lie in another than its weight.
+  std::vector<at::Tensor> laid;
+  laid.reserve(grads.size());
+  for (size_t i = 0; i < grads.size(); i++) {
+    laid.push_back(grads[i].strides() == params[i].strides() ? grads[i] : at::empty_like(params[i]).copy_(grads[i]));
+  }
+  at::_fused_adamw_(params, laid, exp_avg, exp_avg_sq, {}, steps, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
                     grad_scale, found_inf);
   if (found_inf) step.sub_(*found_inf);  // a step that was skipped does not count
 #else
