@@ -4,7 +4,7 @@
  *
  * Matrices of one shape are stacked and treated as one batch, so a step costs a few dozen operator calls whatever the depth.
  */
-import { cat, type DType, type Tensor, where, zeros } from '../torch/index.js';
+import { cat, type DType, scope, type Tensor, where, zeros } from '../torch/index.js';
 
 /** Coefficients of the quintic a x + b x^3 + c x^5, which drives singular values towards 1 in five rounds. */
 const [A, B, C] = [3.4445, -4.775, 2.0315];
@@ -15,10 +15,14 @@ const MOMENTUM = 0.95;
 export function orthogonalize(x: Tensor, compute: DType): Tensor {
   const [, r, q] = x.shape as [number, number, number];
   const tall = r > q;
-  let u = (tall ? x.transpose(1, 2) : x).div(x.norm(2, [1, 2], true).add(1e-7)).to({ dtype: compute });
+  let u = scope(() => (tall ? x.transpose(1, 2) : x).div(x.norm(2, [1, 2], true).add(1e-7)).to({ dtype: compute }));
   for (let round = 0; round < ROUNDS; round++) {
-    const square = u.matmul(u.transpose(1, 2)); // (M, min, min)
-    u = u.mul(A).add(square.mul(B).add(square.matmul(square).mul(C)).matmul(u));
+    const before = u;
+    u = scope(() => {
+      const square = before.matmul(before.transpose(1, 2)); // (M, min, min)
+      return before.mul(A).add(square.mul(B).add(square.matmul(square).mul(C)).matmul(before));
+    });
+    before.dispose();
   }
   return (tall ? u.transpose(1, 2) : u).to({ dtype: x.dtype });
 }
@@ -47,20 +51,23 @@ export class MuonGroup {
   }
 
   /**
-   * One step from the members' gradients, which are divided by `scale` first; where `finite` (0-d bool) is false nothing changes. Runs inside a
-   * scope and without gradient.
+   * One step from the members' gradients, which are divided by `scale` first; where `finite` (0-d bool) is false nothing changes. Runs without
+   * gradient.
    */
   update(gradients: readonly Tensor[], learningRate: number, scale: Tensor, finite: Tensor): void {
     const [r, q] = [this.rows, this.columns];
-    const stacked = cat(gradients.map((gradient) => gradient.reshape(-1, r, q))).div(scale);
-    const momentum = where(finite, this.momentum.lerp(stacked, 1 - MOMENTUM), this.momentum);
-    this.momentum.copy_(momentum);
-    const nesterov = where(finite, stacked.lerp(momentum, MOMENTUM), 0);
-    const update = orthogonalize(nesterov, this.compute).mul(-learningRate * 0.2 * Math.sqrt(Math.max(r, q)));
-    let at = 0;
-    for (const { weight, count } of this.members) {
-      weight.add_(where(finite, update.narrow(0, at, count).reshape(...weight.shape), 0));
-      at += count;
-    }
+    scope(() => {
+      const nesterov = scope(() => {
+        const stacked = cat(gradients.map((gradient) => gradient.reshape(-1, r, q))).div(scale);
+        this.momentum.copy_(where(finite, this.momentum.lerp(stacked, 1 - MOMENTUM), this.momentum));
+        return where(finite, stacked.lerp(this.momentum, MOMENTUM), 0);
+      });
+      const update = orthogonalize(nesterov, this.compute).mul_(-learningRate * 0.2 * Math.sqrt(Math.max(r, q)));
+      let at = 0;
+      for (const { weight, count } of this.members) {
+        weight.add_(where(finite, update.narrow(0, at, count).reshape(...weight.shape), 0));
+        at += count;
+      }
+    });
   }
 }

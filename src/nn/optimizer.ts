@@ -66,7 +66,15 @@ export class Optimizer {
           this.first.list(),
           this.second.list(),
           this.step,
-          { lr: learningRate, beta1, beta2, eps: epsilon, weightDecay, gradScale, foundInf: finite.logicalNot().to({ dtype: 'float32' }) },
+          {
+            lr: learningRate,
+            beta1,
+            beta2,
+            eps: epsilon,
+            weightDecay,
+            gradScale: gradScale.to({ dtype: 'float32' }),
+            foundInf: finite.logicalNot().to({ dtype: 'float32' }),
+          },
         );
         for (const group of this.groups) {
           // A block is used whole or not at all, so that a group has all of its gradients or none.

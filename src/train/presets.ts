@@ -67,7 +67,7 @@ const imagenet = (name: 'S' | 'M' | 'B', batch: number, learningRate: number): P
         targetDecay: 0.9999,
         averageDecay: 0.9999,
       },
-      log: { every: 25_600, evaluate: 512_000, save: 512_000 },
+      log: { every: 2_048, evaluate: 512_000, save: 512_000 },
       sample: { steps: 50, rows: 1 },
     },
   );
@@ -85,7 +85,7 @@ export const PRESETS = {
       objective: { weights: { align: 0, represent: 0, classify: 0 } },
       train: { images: 25_000, batch: 32, learningRate: 2e-3, warmup: 960, targetDecay: 0.99, averageDecay: 0.97 },
       log: { every: 640, evaluate: 3200, save: 6400 },
-      sample: { steps: 25, guidance: 1.5 },
+      sample: { guidance: 3 },
     },
   ),
   'fashion-mnist': preset('Fashion-MNIST, 60,000 grey pictures in 10 classes at 32 px', 'under 8 minutes on one H100', 'see the README', {

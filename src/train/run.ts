@@ -18,11 +18,16 @@ export class RunFolder {
     private readonly disk: Disk,
   ) {}
 
-  /** Makes the folder. @throws UsageError when something is there already: a run is never written over. */
-  static create(path: string, disk: Disk = realDisk): RunFolder {
+  /** @throws UsageError when something is there already: a run is never written over. */
+  static check(path: string, disk: Disk = realDisk): void {
     if (disk.exists(path) && (disk.stat(path).kind !== 'folder' || disk.list(path).length > 0)) {
       throw new UsageError(`'${path}' exists and is not empty; a run is never written over: choose another --out, or remove it`);
     }
+  }
+
+  /** Makes the folder. @throws UsageError as `check` */
+  static create(path: string, disk: Disk = realDisk): RunFolder {
+    RunFolder.check(path, disk);
     disk.mkdir(join(path, 'grids'));
     return new RunFolder(path, disk);
   }

@@ -88,9 +88,12 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
   });
   const { channels, classes } = data.train;
   const model = modelConfig(config, { channels, classes: classes.length });
+  RunFolder.check(options.out);
+  const stepper = new Stepper(config, model, device, compute);
+  const floor = await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent });
+  // Made last, so that a start that fails leaves nothing behind.
   const folder = RunFolder.create(options.out);
   folder.saveConfig(config, classes);
-  const stepper = new Stepper(config, model, device, compute);
   report({
     kind: 'start',
     folder: folder.path,
@@ -99,7 +102,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
     parameters: countParameters(model),
     classes,
     pictures: { train: data.train.length, heldOut: data.heldOut.length },
-    pcaPsnr: await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent }),
+    pcaPsnr: floor,
     device,
     compute,
   });
@@ -199,10 +202,13 @@ function runStep(stepper: Stepper, batch: Parameters<Stepper['step']>[0], images
     if (isOutOfMemory(error)) {
       const { batch: size, microBatch } = config.train;
       const now = microBatch || size;
-      throw new FailureError(
-        `out of memory in a training step with ${now} pictures at a time: try --set train.microBatch=${Math.max(1, Math.floor(now / 2))}, which leaves the result of the batch of ${size} the same, or a smaller model`,
-        { cause: error },
-      );
+      const smaller = Array.from({ length: now - 1 }, (_, i) => i + 1).findLast((part) => size % part === 0 && part <= now / 2);
+      const mend = smaller
+        ? `try --set train.microBatch=${smaller}, which leaves the result of the batch of ${size} the same, or a smaller model`
+        : 'a smaller model is needed: see model.width and model.depth';
+      throw new FailureError(`out of memory in a training step with ${now} picture${now === 1 ? '' : 's'} at a time: ${mend}`, {
+        cause: error,
+      });
     }
     throw error;
   }

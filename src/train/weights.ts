@@ -94,7 +94,7 @@ function readInfo(file: string, metadata: ReadonlyMap<string, string>, tensors: 
       throw new FailureError(`'${file}': its metadata '${name}' is missing or no JSON`, { cause });
     }
   };
-  const config = checkConfig(parse('config'));
+  const config = readConfig(file, parse('config'));
   const classes = parse('classes');
   if (!Array.isArray(classes) || !classes.every((name): name is string => typeof name === 'string'))
     throw new FailureError(`'${file}': its metadata 'classes' is no list of names`);
@@ -112,6 +112,15 @@ function readInfo(file: string, metadata: ReadonlyMap<string, string>, tensors: 
     images: Number(metadata.get('images') ?? 0),
     kind,
   };
+}
+
+function readConfig(file: string, tree: unknown): RunConfig {
+  try {
+    return checkConfig(tree);
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    throw new FailureError(`'${file}': its configuration is not one that this version of dsd knows:\n${cause.message}`, { cause });
+  }
 }
 
 /** Loads a model to use. @throws UsageError, FailureError (weights of another shape, by name), SafetensorsError. */

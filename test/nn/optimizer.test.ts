@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { key } from '../../src/core/random.js';
+import { orthogonalize } from '../../src/nn/muon.js';
+import { Average, Optimizer } from '../../src/nn/optimizer.js';
+import { Weights } from '../../src/nn/weights.js';
+import { noGrad, randn, scope, svdvals, type Tensor, tensor } from '../../src/torch/index.js';
+import { assertClose, Fixture } from '../dsd/fixtures.js';
+
+const OPTIONS = {
+  beta1: 0.9,
+  beta2: 0.95,
+  epsilon: 1e-8,
+  weightDecay: 0,
+  clip: 1,
+  muon: new Map<string, number>(),
+  compute: 'float64',
+} as const;
+const NAMES = ['a', 'b', 'c'] as const;
+const values = (t: Tensor): number[] => Array.from(t.toArray() as Float64Array);
+
+describe('AdamW', () => {
+  for (const [name, weightDecay] of [
+    ['plain', 0],
+    ['decay', 0.01],
+  ] as const) {
+    test(`five clipped steps against the oracle, ${name}`, () =>
+      scope(() => {
+        const fixture = new Fixture('optimizer');
+        const weights = new Weights(new Map(NAMES.map((n) => [n, fixture.tensor(`start.${n}`)])));
+        const optimizer = new Optimizer(weights, { ...OPTIONS, weightDecay });
+        for (let step = 1; step <= 5; step++) {
+          const norm = optimizer.update(
+            NAMES.map((n) => fixture.tensor(`step${step}.grad.${n}`)),
+            0.01,
+          );
+          assertClose(norm, fixture.values(`step${step}.norm`), 1e-12, 'norm');
+          // The scale by which gradients are clipped passes through float32.
+          for (const n of NAMES) assertClose(weights.get(n), fixture.values(`${name}.step${step}.param.${n}`), 1e-7, `step ${step}, ${n}`);
+        }
+        assert.equal(Number(optimizer.step.item()), 5);
+      }));
+  }
+});
+
+describe('Muon', () => {
+  for (const [r, q] of [
+    [24, 24],
+    [40, 16],
+    [16, 40],
+  ] as const) {
+    test(`${r} x ${q}: singular values come near 1, directions stay`, () =>
+      scope(() => {
+        const x = randn(key(0, 'x'), 0, [3, r, q], { dtype: 'float64' });
+        const u = orthogonalize(x, 'float64');
+        for (let i = 0; i < 3; i++) {
+          const s = values(svdvals(u.select(0, i)));
+          assert.ok(
+            s.every((v) => v > 0.5 && v < 1.3),
+            `${s}`,
+          );
+          // The product with the original is symmetric and positive where the singular vectors are the same.
+          const product = u.select(0, i).transpose(0, 1).matmul(x.select(0, i));
+          const skew = Number(product.sub(product.transpose(0, 1)).norm().item()) / Number(product.norm().item());
+          assert.ok(skew < 1e-9, `not symmetric: ${skew}`);
+        }
+      }));
+  }
+
+  test('a stacked parameter moves as its matrices would alone', () =>
+    scope(() => {
+      const start = randn(key(1, 'w'), 0, [24, 8], { dtype: 'float64' });
+      const gradient = randn(key(2, 'g'), 0, [24, 8], { dtype: 'float64' });
+      const together = new Weights(new Map([['w', start.clone()]]));
+      const apart = new Weights(new Map([0, 1, 2].map((i) => [`w${i}`, start.narrow(0, 8 * i, 8).clone()])));
+      const one = new Optimizer(together, { ...OPTIONS, muon: new Map([['w', 3]]) });
+      const three = new Optimizer(apart, { ...OPTIONS, muon: new Map([...apart.tensors.keys()].map((name) => [name, 1])) });
+      one.update([gradient], 0.1);
+      three.update(
+        [0, 1, 2].map((i) => gradient.narrow(0, 8 * i, 8)),
+        0.1,
+      );
+      const moved = together.get('w');
+      for (let i = 0; i < 3; i++) assertClose(moved.narrow(0, 8 * i, 8), values(apart.get(`w${i}`)), 1e-12, `matrix ${i}`);
+      assert.ok(Number(moved.sub(start).norm().item()) > 0.1, 'it moved');
+    }));
+});
+
+test('a step whose gradient is not finite changes nothing, and the next one is as if it had not been', () =>
+  scope(() => {
+    const make = () => {
+      const weights = new Weights(
+        new Map([
+          ['m', randn(key(1, 'm'), 0, [8, 4])],
+          ['v', randn(key(1, 'v'), 0, [5])],
+        ]),
+      );
+      return { weights, optimizer: new Optimizer(weights, { ...OPTIONS, compute: 'float32', muon: new Map([['m', 1]]) }) };
+    };
+    const good = (n: number) => [randn(key(n, 'gm'), 0, [8, 4]), randn(key(n, 'gv'), 0, [5])];
+    const [a, b] = [make(), make()];
+    for (const { optimizer } of [a, b]) optimizer.update(good(1), 0.01);
+    const before = values(a.weights.get('m'));
+    const bad = good(2);
+    noGrad(() => (bad[1] as Tensor).narrow(0, 2, 1).fill_(Number.NaN));
+    const norm = a.optimizer.update(bad, 0.01);
+    assert.ok(!Number.isFinite(Number(norm.item())));
+    assert.deepEqual(values(a.weights.get('m')), before);
+    for (const { optimizer } of [a, b]) optimizer.update(good(3), 0.01);
+    for (const name of ['m', 'v']) assert.deepEqual(values(a.weights.get(name)), values(b.weights.get(name)), name);
+  }));
+
+test('an average warms up: decay is min(d, (1 + n) / (10 + n))', () =>
+  scope(() => {
+    const weights = new Weights(new Map([['w', tensor(new Float32Array([0]), [1])]]));
+    const average = new Average(weights, 0.5);
+    noGrad(() => weights.get('w').fill_(1));
+    let expected = 0;
+    for (let n = 0; n < 20; n++) {
+      average.update(n);
+      expected += (1 - Math.min(0.5, (1 + n) / (10 + n))) * (1 - expected);
+      assert.ok(Math.abs(Number(average.weights.get('w').item()) - expected) < 1e-6);
+    }
+  }));
