@@ -1,6 +1,6 @@
 /** Functions on tensors: factories, joins, layers and losses. Names and meanings are PyTorch's; optional arguments come as objects. */
 import { engine, h, list, Op, optional, wrap } from './call.js';
-import { type Device, type DType, dtypeCode, optionalCode, type TensorOptions } from './dtype.js';
+import { type Device, type DType, dtypeCode, isFloating, optionalCode, type TensorOptions } from './dtype.js';
 import type { TypedArray } from './native.js';
 import { type Reduction, reductionCode } from './reduction.js';
 import type { Scalar, Tensor } from './tensor.js';
@@ -62,8 +62,18 @@ export function arange(first: number, second?: number | TensorOptions, step = 1,
   const ranged = typeof second === 'number';
   const options = (ranged ? last : second) ?? {};
   const [start, end] = ranged ? [first, second] : [0, first];
+  if (!isFloating(options.dtype ?? 'float32')) checkWhole(start, end, step);
   return made(ARANGE.one(start, end, step, dtypeCode(options.dtype ?? 'float32'), undefined, options.device), options);
 }
+
+/** libtorch 1.13 divides the range by the step as integers before it looks at either: by zero, or the least integer by -1, ends the process. */
+function checkWhole(start: number, end: number, step: number): void {
+  const named = Object.entries({ start, end, step }).find(([, value]) => Math.abs(Number(value)) > Number.MAX_SAFE_INTEGER);
+  if (named) throw new TypeError(`aten::arange.start_step: argument '${named[0]}' is beyond the safe integers: ${named[1]}`);
+  if (Math.trunc(Number(step)) === 0)
+    throw new TypeError(`aten::arange.start_step: argument 'step' must not be 0 as an integer, found ${step}`);
+}
+
 /** Both ends included. */
 export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
   return made(LINSPACE.one(start, end, steps, optionalCode(options.dtype), undefined, options.device), options);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type DType, ones, tensor, zeros } from '../../src/torch/index.js';
+import { arange, type DType, ones, tensor, zeros } from '../../src/torch/index.js';
 
 test('typed arrays come back as they went', () => {
   const arrays = [
@@ -96,4 +96,11 @@ test('shapes are given as arguments or as one array', () => {
   assert.deepEqual(t.view([3, 2]).shape, [3, 2]);
   assert.deepEqual(t.view(2, 3).expand(4, -1, -1).shape, [4, 2, 3]);
   assert.deepEqual(t.repeat([2]).shape, [12]);
+});
+
+test('a range of integers that libtorch would divide by zero for is refused', () => {
+  assert.throws(() => arange(0, 5, 0.5, { dtype: 'int64' }), /step.*must not be 0/);
+  assert.throws(() => arange(0, 5, 0), /step must be nonzero/);
+  assert.throws(() => arange(0, -(2 ** 63), -1, { dtype: 'int64' }), /'end' is beyond the safe integers/);
+  assert.deepEqual([...arange(5, 0, -2, { dtype: 'int32' }).toArray()], [5, 3, 1]);
 });
