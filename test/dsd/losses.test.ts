@@ -88,7 +88,7 @@ describe('losses against the oracle', () => {
         const flat = gradients.map((list) => list.flatMap((g) => [...(g.toArray() as Float64Array)]));
         const error = relativeError(flat[1] as number[], flat[0] as number[]);
         assert.ok(error > 1e-4, `relative error ${error}: this did not compute in bfloat16`);
-        assert.ok(error < 5e-2, `relative error ${error}`);
+        assert.ok(error < 3e-2, `relative error ${error}`);
       }));
   }
 });
