@@ -4,7 +4,20 @@
  */
 import { EPSILON, mlp, project, rms } from '../nn/layers.js';
 import type { Linear, Weights } from '../nn/weights.js';
-import { addcmul, arange, cat, embedding, full, ones, rmsNorm, scaledDotProductAttention, scope, type Tensor } from '../torch/index.js';
+import {
+  arange,
+  attention,
+  cat,
+  embedding,
+  full,
+  gatedAdd,
+  modulatedNorm,
+  ones,
+  scope,
+  splitHeads,
+  swiglu,
+  type Tensor,
+} from '../torch/index.js';
 import { type ModelConfig, TIME_FEATURES } from './sizes.js';
 
 /** What the trunk is used for; the embedding of this number is all that tells the three apart. */
@@ -47,12 +60,6 @@ export function rotary(config: ModelConfig, like: Tensor): Rotary {
   });
 }
 
-/** QK-norm, then each pair (x[i], x[i + hd/2]) is turned by its token's angle. x (B, h, N, hd). Both are taken in the wide type. */
-function normAndRotate(x: Tensor, norm: Tensor, { cos, sin }: Rotary): Tensor {
-  const [a, b] = rmsNorm(x.to({ dtype: norm.dtype }), norm, EPSILON).chunk(2, -1) as [Tensor, Tensor]; // (B, h, N, hd/2) each
-  return cat([a.mul(cos).sub(b.mul(sin)), a.mul(sin).add(b.mul(cos))], -1).to({ dtype: x.dtype });
-}
-
 /** Sinusoidal features of 1000 t: (B) -> (B, 256), in float64, since the fastest angle magnifies t's rounding a thousandfold. */
 export function timeFeatures(t: Tensor): Tensor {
   const half = TIME_FEATURES / 2;
@@ -89,20 +96,16 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
 
 /** One block. x (B, N, d) float32 or wider; modulation (B, 6, d). */
 export function block(w: BlockWeights, heads: number, x: Tensor, modulation: Tensor, turn: Rotary): Tensor {
-  const [B, N, d] = x.shape as [number, number, number];
-  const m = modulation.add(w.table).chunk(6, 1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, 1, d) each
+  const m = modulation.add(w.table).unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
   const [shift1, scale1, gate1, shift2, scale2, gate2] = m;
+  const narrow = w.qkv.weight.dtype; // what the matrices multiply in
 
-  const y = addcmul(shift1, rms(x), scale1.add(1)); // (B, N, d)
-  const [q, k, v] = project(w.qkv, y)
-    .view(B, N, 3, heads, d / heads)
-    .permute(2, 0, 3, 1, 4)
-    .unbind(0) as [Tensor, Tensor, Tensor]; // (B, h, N, hd) each
-  const attended = scaledDotProductAttention(normAndRotate(q, w.qNorm, turn), normAndRotate(k, w.kNorm, turn), v);
-  const x1 = addcmul(x, gate1.add(1), project(w.proj, attended.transpose(1, 2).reshape(B, N, d)));
+  const qkv = project(w.qkv, modulatedNorm(x, shift1, scale1, EPSILON, narrow)); // (B, N, 3d)
+  const [q, k, v] = splitHeads(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, h, N, hd) each, q and k with norm and position
+  const x1 = gatedAdd(x, gate1, project(w.proj, attention(q, k, v)));
 
-  const [u, gated] = project(w.gateUp, addcmul(shift2, rms(x1), scale2.add(1))).chunk(2, -1) as [Tensor, Tensor]; // (B, N, F) each
-  return addcmul(x1, gate2.add(1), project(w.down, u.silu().mul(gated)));
+  const hidden = swiglu(project(w.gateUp, modulatedNorm(x1, shift2, scale2, EPSILON, narrow))); // (B, N, F)
+  return gatedAdd(x1, gate2, project(w.down, hidden));
 }
 
 /**

@@ -41,6 +41,8 @@ const NOT_OPERATORS = new Set([
   ...['Tensor.size', 'Tensor.dispose', 'Tensor.toString'],
   ...['Tensor', 'scope', 'keep', 'noGrad', 'isGradEnabled', 'backward', 'grad', 'gradients', 'clearGradients', 'dtypeBytes', 'isFloating'],
   ...['engineInfo', 'setThreads', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
+  // fused.test.ts holds these to their compositions.
+  ...['modulatedNorm', 'gatedAdd', 'swiglu', 'splitHeads', 'attention'],
 ]);
 
 const called = new Set<string>();
@@ -248,6 +250,7 @@ test('every method and function has cases', () => {
 test('every operator named in src/torch that this libtorch has was called', () => {
   const named = new Set<string>();
   for (const file of readdirSync(join(ROOT, 'src/torch'))) {
+    if (file === 'fused.ts') continue;
     const text = readFileSync(join(ROOT, 'src/torch', file), 'utf8');
     for (const [, name] of text.matchAll(/new Op\('(\w+::[\w.]+)'\)/g)) named.add(name as string);
     for (const [, name] of text.matchAll(/\baten\('([\w.]+)'\)/g)) named.add(`aten::${name}`);

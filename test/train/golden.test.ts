@@ -11,12 +11,17 @@ import { toyRun } from './toy.js';
 
 const FILE = join(import.meta.dirname, '../../../test/fixtures/golden.json');
 const STEPS = 100;
+/**
+ * A third of the preset's rate: the loss still falls by more than half, and what other BLAS kernels round otherwise (measured: Haswell,
+ * Sandybridge, Cooperlake) stays below 1e-6; at the preset's own it grows to 1.4e-4.
+ */
+const settings = { train: { learningRate: 3e-4 } };
 
 describe('golden losses', () => {
   before(() => setThreads(2));
 
   test('two runs are equal bit for bit, and near the committed values', async () => {
-    const [first, second] = [await toyRun({ steps: STEPS }), await toyRun({ steps: STEPS })];
+    const [first, second] = [await toyRun({ steps: STEPS, settings }), await toyRun({ steps: STEPS, settings })];
     assert.deepEqual(first, second);
     if (process.env.UPDATE_GOLDEN || !existsSync(FILE)) writeFileSync(FILE, `${JSON.stringify(first)}\n`);
     const committed: number[][] = JSON.parse(readFileSync(FILE, 'utf8'));

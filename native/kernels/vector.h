@@ -1,0 +1,127 @@
+// Sixteen float32 or eight float64 side by side, in the compiler's own vector types: it makes of them what each width of register wants.
+// Stored values may be bfloat16; arithmetic never is.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define DSD_INLINE __attribute__((always_inline)) inline
+
+namespace dsd {
+
+template <typename T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(64)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(64)));
+};
+template <typename T>
+using Vector = typename VectorOf<T>::type;
+template <typename T>
+constexpr int64_t lanes = 64 / sizeof(T);
+
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t HalfBits __attribute__((vector_size(32)));
+
+template <typename To, typename From>
+DSD_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "of one size");
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// A whole vector from memory, and into it.
+DSD_INLINE Vector<float> load_all(const float* from) {
+  Vector<float> x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+DSD_INLINE Vector<double> load_all(const double* from) {
+  Vector<double> x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+DSD_INLINE Vector<float> load_all(const c10::BFloat16* from) {
+  HalfBits half;
+  std::memcpy(&half, from, sizeof(half));
+  return bit_cast<Vector<float>>(__builtin_convertvector(half, Bits) << 16);
+}
+DSD_INLINE void store_all(float* to, Vector<float> x) { std::memcpy(to, &x, sizeof(x)); }
+DSD_INLINE void store_all(double* to, Vector<double> x) { std::memcpy(to, &x, sizeof(x)); }
+DSD_INLINE void store_all(c10::BFloat16* to, Vector<float> x) {
+  Bits bits = bit_cast<Bits>(x);
+  Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, halves to even
+  Bits is_nan = bit_cast<Bits>(x != x);
+  HalfBits half = __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), HalfBits);
+  std::memcpy(to, &half, sizeof(half));
+}
+
+// The next vector of a row of which `left` elements remain; past its end it is filled up, with zeros unless told otherwise, and nothing written.
+template <typename T, typename S>
+DSD_INLINE Vector<T> load(const S* from, int64_t left, S fill = S(0)) {
+  if (left >= lanes<T>) return load_all(from);
+  S part[lanes<T>];
+  for (S& each : part) each = fill;
+  std::memcpy(part, from, left * sizeof(S));
+  return load_all(part);
+}
+template <typename T, typename S>
+DSD_INLINE void store(S* to, Vector<T> x, int64_t left) {
+  if (left >= lanes<T>) return store_all(to, x);
+  S part[lanes<T>];
+  store_all(part, x);
+  std::memcpy(to, part, left * sizeof(S));
+}
+
+// The sum of all lanes, always in the same order.
+template <typename T>
+DSD_INLINE T total(Vector<T> x) {
+  T part[lanes<T>];
+  std::memcpy(part, &x, sizeof(x));
+  for (int64_t width = lanes<T> / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; i++) part[i] += part[i + width];
+  }
+  return part[0];
+}
+template <typename T>
+DSD_INLINE T largest(Vector<T> x) {
+  T part[lanes<T>];
+  std::memcpy(part, &x, sizeof(x));
+  for (int64_t width = lanes<T> / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; i++) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
+  }
+  return part[0];
+}
+
+// e^x to a rounding or two: x = n ln 2 + r, e^r by its series, 2^n by the exponent's bits.
+DSD_INLINE Vector<float> exponential(Vector<float> x) {
+  const Vector<float> least = Vector<float>{} - 87.3f, most = Vector<float>{} + 88.0f;
+  x = x < least ? least : x;
+  x = x > most ? most : x;
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then lies in the low bits
+  Vector<float> shifted = x * 1.44269504f + magic;
+  Vector<float> n = shifted - magic;
+  Vector<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts, the first of few bits
+  Vector<float> sum = r * (1.0f / 5040) + 1.0f / 720;
+  sum = sum * r + 1.0f / 120;
+  sum = sum * r + 1.0f / 24;
+  sum = sum * r + 1.0f / 6;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  return sum * bit_cast<Vector<float>>((bit_cast<Bits>(shifted) << 23) + (127u << 23));
+}
+DSD_INLINE Vector<double> exponential(Vector<double> x) {
+  for (int64_t i = 0; i < lanes<double>; i++) x[i] = std::exp(x[i]);
+  return x;
+}
+
+}  // namespace dsd

@@ -1,0 +1,223 @@
+/** The fused operators against their own compositions: values and every gradient, by dtype, odd sizes among them; and what they refuse. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { plain } from '../../src/torch/fused.js';
+import {
+  attention,
+  type DType,
+  gatedAdd,
+  grad,
+  type HeadNorms,
+  modulatedNorm,
+  ones,
+  randn,
+  scope,
+  setThreads,
+  splitHeads,
+  swiglu,
+  type Tensor,
+  tensor,
+  zeros,
+} from '../../src/torch/index.js';
+
+const EPS = 1e-6;
+/** Of the residual stream, of what the matrices multiply, and how far results may be apart, relative to their norm. */
+const TYPES = [
+  { wide: 'float64', narrow: 'float64', tolerance: 1e-14 },
+  { wide: 'float32', narrow: 'float32', tolerance: 1e-6 },
+  { wide: 'float32', narrow: 'bfloat16', tolerance: 1.2e-2 },
+] as const;
+
+let drawn = 0;
+function leaf(dtype: DType, ...shape: number[]): Tensor {
+  const values = randn({ lo: drawn++, hi: 0 }, 0, [1, ...shape], { dtype: 'float64' });
+  return values
+    .view(...shape)
+    .to({ dtype })
+    .detach()
+    .requiresGrad_(true);
+}
+
+type Result = readonly Tensor[];
+const wide = (x: Tensor): Tensor => x.detach().to({ dtype: 'float64' });
+
+function near(actual: Tensor, expected: Tensor, tolerance: number, what: string): void {
+  assert.deepEqual(actual.shape, expected.shape, `${what}: shape`);
+  assert.equal(actual.dtype, expected.dtype, `${what}: dtype`);
+  const error = Number(wide(actual).sub(wide(expected)).norm().item()) / Math.max(1e-6, Number(wide(expected).norm().item()));
+  assert.ok(error <= tolerance, `${what}: relative error ${error.toExponential(2)} is over ${tolerance}`);
+}
+
+/** The operator and its composition on the same leaves: values, then gradients of a projection that weighs every element differently. */
+function same(
+  fused: (...leaves: Tensor[]) => Result,
+  composed: (...leaves: Tensor[]) => Result,
+  leaves: Tensor[],
+  tolerance: number,
+): void {
+  const [actual, expected] = [fused(...leaves), composed(...leaves)];
+  assert.equal(actual.length, expected.length);
+  actual.forEach((value, i) => {
+    near(value, expected[i] as Tensor, tolerance, `result ${i}`);
+  });
+  const up = expected.map((value) => leaf(value.dtype, ...value.shape).detach());
+  const [mine, theirs] = [actual, expected].map((results) => grad(results, leaves, up)) as [Tensor[], Tensor[]];
+  leaves.forEach((_, i) => {
+    near(mine[i] as Tensor, theirs[i] as Tensor, tolerance, `gradient of input ${i}`);
+  });
+}
+
+for (const { wide: w, narrow, tolerance } of TYPES) {
+  describe(`${w} and ${narrow}`, () => {
+    for (const [B, N, d] of [
+      [2, 3, 32],
+      [1, 1, 2],
+      [3, 5, 7],
+      [2, 70, 131],
+    ] as const) {
+      test(`modulatedNorm and gatedAdd, ${[B, N, d]}`, () =>
+        scope(() => {
+          const leaves = [leaf(w, B, N, d), leaf(w, B, d), leaf(w, B, d)];
+          const norm = (of: typeof modulatedNorm) => (x: Tensor, shift: Tensor, scale: Tensor) => [of(x, shift, scale, EPS, narrow)];
+          same(norm(modulatedNorm) as never, norm(plain.modulatedNorm) as never, leaves, tolerance);
+          const add = (of: typeof gatedAdd) => (x: Tensor, gate: Tensor, y: Tensor) => [of(x, gate, y)];
+          same(add(gatedAdd) as never, add(plain.gatedAdd) as never, [leaf(w, B, N, d), leaf(w, B, d), leaf(narrow, B, N, d)], tolerance);
+        }));
+    }
+
+    for (const [rows, F] of [
+      [4, 16],
+      [1, 1],
+      [3, 21],
+      [500, 70],
+    ] as const) {
+      test(`swiglu, ${[rows, F]}`, () =>
+        scope(() =>
+          same(
+            (x) => [swiglu(x as Tensor)],
+            (x) => [plain.swiglu(x as Tensor)],
+            [leaf(narrow, rows, 2 * F)],
+            tolerance,
+          ),
+        ));
+    }
+
+    for (const [B, N, h, D] of [
+      [2, 64, 4, 32],
+      [1, 1, 1, 2],
+      [3, 5, 2, 12],
+      [2, 33, 3, 40],
+      [1, 257, 1, 64],
+    ] as const) {
+      test(`splitHeads and attention, ${[B, N, h, D]}`, () =>
+        scope(() => {
+          const angle = leaf(w, N, D / 2).detach();
+          const split = (of: typeof splitHeads) => (qkv: Tensor, q: Tensor, k: Tensor) => {
+            const norms: HeadNorms = { q, k, cos: angle.cos(), sin: angle.sin() };
+            return of(qkv, h, norms, EPS);
+          };
+          same(
+            split(splitHeads) as never,
+            split(plain.splitHeads) as never,
+            [leaf(narrow, B, N, 3 * h * D), leaf(w, D), leaf(w, D)],
+            tolerance,
+          );
+          const attend = (of: typeof attention) => (q: Tensor, k: Tensor, v: Tensor) => [of(q, k, v)];
+          const qkv = [leaf(narrow, B, h, N, D), leaf(narrow, B, h, N, D), leaf(narrow, B, h, N, D)];
+          same(attend(attention) as never, attend(plain.attention) as never, qkv, tolerance);
+        }));
+    }
+  });
+}
+
+test('inputs may be views', () =>
+  scope(() => {
+    const big = leaf('float64', 3, 2, 10);
+    const x = (of: Tensor) => of.transpose(0, 1).slice(2, 0, 10, 2); // (2, 3, 5)
+    const row = (of: Tensor) => of.select(0, 1).slice(1, 1, 10, 2); // (2, 5)
+    const norm = (of: typeof modulatedNorm) => (t: Tensor) => [of(x(t), row(t), row(t), EPS, 'float64')];
+    same(norm(modulatedNorm) as never, norm(plain.modulatedNorm) as never, [big], 1e-14);
+    const add = (of: typeof gatedAdd) => (t: Tensor) => [of(x(t), row(t), x(t))];
+    same(add(gatedAdd) as never, add(plain.gatedAdd) as never, [big], 1e-14);
+    same(
+      (t) => [swiglu(x(t as Tensor).transpose(0, 2))],
+      (t) => [plain.swiglu(x(t as Tensor).transpose(0, 2))],
+      [leaf('float64', 4, 2, 10)],
+      1e-14,
+    );
+    const four = leaf('float64', 2, 6, 3, 4);
+    const heads = (t: Tensor) => t.transpose(1, 2); // (2, 3, 6, 4)
+    const attend = (of: typeof attention) => (t: Tensor) => [of(heads(t), heads(t).mul(2), heads(t))];
+    same(attend(attention) as never, attend(plain.attention) as never, [four], 1e-14);
+  }));
+
+test('large, small and not finite numbers', () =>
+  scope(() => {
+    const x = [-1e4, -104, -88.1, -87, -20, -1e-30, 0, 1e-30, 3, 87, 89, 1e4, Number.NaN];
+    const pairs = tensor(Float32Array.from(x.flatMap((value) => [value, 1])), [x.length, 2]);
+    const silu = [...swiglu(pairs).toArray()].map(Number);
+    x.forEach((value, i) => {
+      const expected = value / (1 + Math.exp(-value));
+      assert.ok(
+        Number.isNaN(value) ? Number.isNaN(silu[i]) : Math.abs((silu[i] as number) - expected) <= 1e-6 * Math.abs(expected) + 1e-33,
+        `silu(${value}) is ${silu[i]}, expected ${expected}`,
+      );
+    });
+    // One key that outweighs all others by more than float32 can hold, all keys far below 0, and rows shorter than a vector.
+    const q = tensor(Float32Array.of(300, -300), [1, 1, 2, 1]);
+    const k = tensor(Float32Array.of(1, 2), [1, 1, 2, 1]);
+    assert.deepEqual([...attention(q, k, tensor(Float32Array.of(5, 7), [1, 1, 2, 1])).toArray()], [7, 5]);
+    assert.ok(
+      [...modulatedNorm(zeros([1, 1, 3]), zeros([1, 3]), zeros([1, 3]), EPS, 'float32').toArray()].every((value) => value === 0),
+      'the norm of zeros is zero',
+    );
+  }));
+
+test('one thread or two: the same bits', () => {
+  const make = (): number[] =>
+    scope(() => {
+      drawn = 1000;
+      const [x, row, qkv] = [leaf('float32', 9, 40, 48), leaf('float32', 9, 48), leaf('float32', 9, 40, 144)];
+      const norms = {
+        q: ones([16]).requiresGrad_(true),
+        k: ones([16]),
+        cos: leaf('float32', 40, 8).detach(),
+        sin: leaf('float32', 40, 8).detach(),
+      };
+      const y = gatedAdd(x, row, attention(...splitHeads(qkv, 3, norms, EPS)));
+      const out = swiglu(modulatedNorm(y, row, row, EPS, 'float32'));
+      return [out, ...(grad([out.sum()], [x, row, qkv, norms.q]) as Tensor[])].flatMap((t) => [...t.toArray()].map(Number));
+    });
+  try {
+    setThreads(1);
+    const one = make();
+    setThreads(2);
+    assert.deepEqual(make(), one);
+  } finally {
+    setThreads(2);
+  }
+});
+
+test('what does not fit is refused, and there is no second derivative', () =>
+  scope(() => {
+    const [x, row] = [leaf('float32', 2, 3, 4), leaf('float32', 2, 4)];
+    assert.throws(
+      () => modulatedNorm(x, row, leaf('float32', 1, 4), EPS, 'float32'),
+      /modulated_norm: scale must be \(2, 4\), found \[1, 4\]/,
+    );
+    assert.throws(() => modulatedNorm(x, leaf('float64', 2, 4), row, EPS, 'float32'), /modulated_norm: shift is Double, expected Float/);
+    assert.throws(() => modulatedNorm(x, row, row, EPS, 'int64'), /modulated_norm: computes in float32 or float64/);
+    assert.throws(() => modulatedNorm(row, row, row, EPS, 'float32'), /modulated_norm: x must be \(B, N, d\)/);
+    assert.throws(() => gatedAdd(x, row, leaf('float32', 2, 3, 5)), /gated_add: x and y must be \(B, N, d\) alike/);
+    assert.throws(() => swiglu(leaf('float32', 2, 3)), /swiglu: the last dimension must be even/);
+    const norms = { q: ones([2]), k: ones([2]), cos: ones([3, 1]), sin: ones([3, 1]) };
+    assert.throws(() => splitHeads(x, 2, norms, EPS), /split_heads: qkv must be \(B, N, 3 h D\) with h = 2/);
+    const qkv = leaf('float32', 2, 3, 12);
+    assert.throws(() => splitHeads(qkv, 2, { ...norms, k: ones([3]) }, EPS), /split_heads: norms must be \(2\), found \[3\]/);
+    assert.throws(() => splitHeads(qkv, 2, { ...norms, sin: ones([3, 2]) }, EPS), /split_heads: cos and sin must be \(3, 1\)/);
+    assert.throws(() => splitHeads(qkv, 2, { ...norms, sin: ones([3, 1], { dtype: 'float64' }) }, EPS), /of one dtype/);
+    const q = leaf('float32', 1, 1, 2, 4);
+    assert.throws(() => attention(q, q, leaf('float32', 1, 1, 3, 4)), /attention: q, k and v must be \(B, h, N, D\) alike/);
+    assert.throws(() => attention(q, q, leaf('float64', 1, 1, 2, 4)), /attention: /);
+    assert.throws(() => grad([swiglu(x).sum()], [x], undefined, { createGraph: true }), /swiglu: has no second derivative/);
+  }));
