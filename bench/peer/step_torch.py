@@ -18,6 +18,8 @@ import torch, torch.nn as nn, torch.nn.functional as F
 
 def rms(x, weight=None):
     x = x.float()
+    if hasattr(F, 'rms_norm'):
+        return F.rms_norm(x, x.shape[-1:], weight, 1e-6)
     x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
     return x if weight is None else x * weight
 
