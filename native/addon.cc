@@ -93,9 +93,9 @@ napi_value enter(napi_env env, napi_callback_info info) noexcept {
   size_t argc = Args::most;
   if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
   auto* entry = static_cast<Entry*>(data);
+  Args args(env, *entry->bridge, entry->exported.name);
   try {
-    if (argc > Args::most) type_error(std::string(entry->exported.name) + ": too many arguments");
-    Args args(env, *entry->bridge, entry->exported.name);
+    if (argc > Args::most) type_error(std::string(args.function) + ": too many arguments");
     args.count = argc;
     std::copy(argv, argv + argc, args.values);
     return entry->exported.function(args);
@@ -104,14 +104,14 @@ napi_value enter(napi_env env, napi_callback_info info) noexcept {
     raise(env, error.kind, error.message);
   } catch (const std::exception& error) {
     auto kind = is_out_of_memory(error) ? JsError::Kind::memory : JsError::Kind::error;
-    raise(env, kind, std::string(entry->exported.name) + ": " + message_of(error));
+    raise(env, kind, std::string(args.function) + ": " + message_of(error));
   } catch (...) {
-    raise(env, JsError::Kind::error, std::string(entry->exported.name) + ": unknown C++ exception");
+    raise(env, JsError::Kind::error, std::string(args.function) + ": unknown C++ exception");
   }
   return nullptr;
 }
 
-// libtorch's warnings are written for people who wrote Python; whoever wants them sets TORCH_CPP_LOG_LEVEL or asks the issue tracker.
+// libtorch's warnings are written for people who wrote Python, and would stand amid the progress line.
 struct Silent : c10::WarningHandler {
 #if TORCH_VERSION_MAJOR >= 2
   void process(const c10::Warning&) override {}

@@ -66,8 +66,6 @@ std::string read_string(napi_env env, napi_value value) {
   return text;
 }
 
-// The arguments of the exports that are not operators.
-
 static std::string where_of(const Args& a, const char* name) { return std::string(a.function) + ": argument '" + name + "'"; }
 
 double Args::number(size_t i, const char* name) const {

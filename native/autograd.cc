@@ -18,6 +18,7 @@ variable_list optional_tensors(Args& a, size_t i, const char* name) {
   if (!is_array) type_error(std::string(a.function) + ": argument '" + name + "' must be an array of tensors");
   uint32_t length = 0;
   check(a.env, napi_get_array_length(a.env, a.values[i], &length));
+  if (length > longest_list) type_error(std::string(a.function) + ": argument '" + name + "' is longer than any list of tensors");
   for (uint32_t at = 0; at < length; at++) {
     napi_value element;
     napi_valuetype type;

@@ -117,6 +117,9 @@ struct Bridge {
   std::unordered_map<std::string, uint32_t> by_name;
   int64_t external = 0;        // bytes that the garbage collector has been told of
   napi_ref reclaim = nullptr;  // JavaScript function that frees what it can, called once when memory runs out
+  std::unordered_map<double, napi_ref> objects;  // tensors that live as long as an object, weakly held
+  int64_t sweep_at_external = 0;
+  size_t sweep_at_count = 0;
   void report_external_memory();
 };
 
@@ -127,7 +130,7 @@ class Args {
   Args(napi_env env, Bridge& bridge, const char* function) : env(env), bridge(bridge), function(function) {}
   napi_env env;
   Bridge& bridge;
-  const char* function;
+  const char* function;  // what errors call it: the export, or what src/torch calls that
   size_t count = 0;
   napi_value values[most];
 
@@ -142,6 +145,8 @@ class Args {
   napi_value undefined() const;
 };
 
+// A JavaScript array may claim four thousand million elements that are not there, and where null is allowed each of them would do.
+constexpr uint32_t longest_list = 1 << 20;
 constexpr double largest_safe = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
 
 using Function = napi_value (*)(Args&);
@@ -171,6 +176,9 @@ const char* dtype_name(at::ScalarType dtype);
 std::string message_of(const std::exception& error);
 bool is_out_of_memory(const std::exception& error);
 bool run_reclaim(napi_env env, Bridge& bridge);
+
+// memory.cc
+void check_available(size_t bytes);
 
 // The exports of each file.
 extern const std::vector<Export> dispatch_exports;

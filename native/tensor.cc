@@ -2,13 +2,11 @@
 #include "bridge.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <random>
 
@@ -147,52 +145,6 @@ int64_t Table::take_external_change() {
 
 namespace {
 
-// Linux grants memory that it does not have and ends the process when it is touched. A large request is therefore checked first.
-void check_available(size_t bytes) {
-  constexpr size_t large = size_t(64) << 20;
-  if (bytes < large) return;
-  FILE* file = std::fopen("/proc/meminfo", "r");
-  if (!file) return;
-  char line[160];
-  unsigned long long kib = 0;
-  bool found = false;
-  while (std::fgets(line, sizeof line, file)) {
-    if (std::sscanf(line, "MemAvailable: %llu kB", &kib) == 1) {
-      found = true;
-      break;
-    }
-  }
-  std::fclose(file);
-  if (found && bytes > kib * 1024) {
-    C10_THROW_ERROR(OutOfMemoryError, "not enough memory: asked for " + std::to_string(bytes) + " bytes, " +
-                                          std::to_string(kib * 1024) + " are available");
-  }
-}
-
-struct Checked : c10::Allocator {
-  c10::Allocator* inner = nullptr;
-#if TORCH_VERSION_MAJOR >= 2
-  c10::DataPtr allocate(size_t n) override {
-    check_available(n);
-    return inner->allocate(n);
-  }
-  void copy_data(void* dest, const void* src, std::size_t count) const override { inner->copy_data(dest, src, count); }
-#else
-  c10::DataPtr allocate(size_t n) const override {
-    check_available(n);
-    return inner->allocate(n);
-  }
-#endif
-  c10::DeleterFnPtr raw_deleter() const override { return inner->raw_deleter(); }
-};
-
-const bool allocator_installed = [] {
-  static Checked checked;
-  checked.inner = c10::GetCPUAllocator();
-  c10::SetCPUAllocator(&checked, 1);
-  return true;
-}();
-
 struct ArrayKind {
   napi_typedarray_type array;
   at::ScalarType dtype;
@@ -204,6 +156,7 @@ constexpr ArrayKind kinds[] = {
 
 // fromData(typedArray, shape, dtype, device, requiresGrad): a copy of the array, converted to the dtype.
 napi_value from_data(Args& a) {
+  a.function = "tensor";
   napi_typedarray_type array_type;
   size_t length = 0;
   void* data = nullptr;
@@ -243,6 +196,7 @@ napi_value from_data(Args& a) {
 
 // toData(handle): a typed array with a copy, row-major. Half precision comes as Float32Array, bool as Uint8Array.
 napi_value to_data(Args& a) {
+  a.function = "toArray";
   c10::NoGradGuard no_grad;
   auto tensor = a.tensor(0, "self").detach();
   auto dtype = tensor.scalar_type();
@@ -275,7 +229,7 @@ napi_value integers(napi_env env, at::IntArrayRef sizes) {
   napi_value array;
   check(env, napi_create_array_with_length(env, sizes.size(), &array));
   for (size_t i = 0; i < sizes.size(); i++) {
-    check(env, napi_set_element(env, array, static_cast<uint32_t>(i), make_integer(env, sizes[i])));
+    check(env, napi_set_element(env, array, static_cast<uint32_t>(i), make_number(env, static_cast<double>(sizes[i]))));
   }
   return array;
 }
@@ -285,20 +239,71 @@ napi_value strides(Args& a) { return integers(a.env, a.tensor(0, "self").strides
 napi_value dtype(Args& a) { return make_number(a.env, static_cast<int>(a.tensor(0, "self").scalar_type())); }
 napi_value device(Args& a) { return make_string(a.env, a.tensor(0, "self").device().str()); }
 
+void forget(Args& a, double handle) {
+  auto object = a.bridge.objects.find(handle);
+  if (object == a.bridge.objects.end()) return;
+  napi_delete_reference(a.env, object->second);
+  a.bridge.objects.erase(object);
+}
+
 napi_value dispose(Args& a) {
-  bool freed = a.bridge.table.dispose(a.number(0, "handle"));
+  double handle = a.number(0, "handle");
+  bool freed = a.bridge.table.dispose(handle);
+  if (freed) forget(a, handle);
   a.bridge.report_external_memory();
   return make_boolean(a.env, freed);
 }
 
 napi_value alive(Args& a) { return make_boolean(a.env, a.bridge.table.find(a.number(0, "handle")) != nullptr); }
 
+// Frees the tensors whose objects the garbage collector has taken.
+void free_orphans(Args& a) {
+  std::vector<double> orphans;
+  for (const auto& [handle, reference] : a.bridge.objects) {
+    napi_handle_scope local;
+    napi_value object = nullptr;
+    check(a.env, napi_open_handle_scope(a.env, &local));
+    napi_status status = napi_get_reference_value(a.env, reference, &object);
+    if (status == napi_ok && !object) orphans.push_back(handle);
+    check(a.env, napi_close_handle_scope(a.env, local));
+  }
+  for (double handle : orphans) {
+    a.bridge.table.dispose(handle);
+    forget(a, handle);
+  }
+  a.bridge.report_external_memory();
+  a.bridge.sweep_at_external = a.bridge.external + (int64_t(256) << 20);
+  a.bridge.sweep_at_count = std::max<size_t>(1 << 16, 2 * a.bridge.objects.size());
+}
+
+// adopt(handle, object): from now on the tensor lives as long as the object; false if there is no such tensor or it has an object already.
+// The reference is Node-API's, since a WeakRef of JavaScript holds its object until the running job ends. Finalizers wait for that end too:
+// so that a long job outside of scopes does not keep all it ever made, adopting looks now and then for what was collected.
+napi_value adopt(Args& a) {
+  double handle = 0;
+  bool is_new = a.count == 2 && napi_get_value_double(a.env, a.values[0], &handle) == napi_ok && a.bridge.table.find(handle) &&
+                !a.bridge.objects.count(handle);
+  if (is_new) {
+    napi_ref reference;
+    check(a.env, napi_create_reference(a.env, a.values[1], 0, &reference));
+    a.bridge.objects.emplace(handle, reference);
+    if (a.bridge.external > a.bridge.sweep_at_external || a.bridge.objects.size() > a.bridge.sweep_at_count) free_orphans(a);
+  }
+  return make_boolean(a.env, is_new);
+}
+
+napi_value sweep(Args& a) {
+  free_orphans(a);
+  return a.undefined();
+}
+
 napi_value begin_scope(Args& a) {
   a.bridge.table.begin_scope();
   return a.undefined();
 }
 
-// endScope(keep): frees what the innermost scope made but the handles in keep; returns the depth that is left.
+// endScope(keep, depth): ends the scopes deeper than `depth`, innermost first: more than one where JavaScript ran out of stack before it could
+// end its own. Frees what they made but the handles in keep.
 napi_value end_scope(Args& a) {
   std::vector<double> keep;
   bool is_array = false;
@@ -311,9 +316,10 @@ napi_value end_scope(Args& a) {
     check(a.env, napi_get_element(a.env, a.values[0], i, &element));
     if (napi_get_value_double(a.env, element, &handle) == napi_ok) keep.push_back(handle);
   }
-  a.bridge.table.end_scope(keep.data(), keep.size());
+  auto depth = a.integer(1, "depth");
+  while (static_cast<int64_t>(a.bridge.table.depth()) > std::max<int64_t>(0, depth)) a.bridge.table.end_scope(keep.data(), keep.size());
   a.bridge.report_external_memory();
-  return make_number(a.env, static_cast<double>(a.bridge.table.depth()));
+  return a.undefined();
 }
 
 napi_value keep(Args& a) {
@@ -330,6 +336,6 @@ napi_value live(Args& a) { return make_number(a.env, static_cast<double>(a.bridg
 const std::vector<Export> tensor_exports = {
     {"fromData", from_data},     {"toData", to_data},     {"shape", shape}, {"strides", strides}, {"dtype", dtype}, {"device", device},
     {"dispose", dispose},        {"alive", alive},        {"keep", keep},   {"live", live},       {"beginScope", begin_scope},
-    {"endScope", end_scope}};
+    {"endScope", end_scope},     {"adopt", adopt},        {"sweep", sweep}};
 
 }  // namespace dsd

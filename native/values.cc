@@ -8,15 +8,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <sstream>
 
 namespace dsd {
 
 using Base = ArgSpec::Base;
 
 namespace {
-
-
 
 Base base_of(const c10::Type& type) {
   switch (type.kind()) {
@@ -146,6 +143,7 @@ c10::List<T> list(const Args& a, const Where& where, napi_value value, c10::List
   if (!is_array) where.wrong(a, value, "an array");
   uint32_t length = 0;
   check(a.env, napi_get_array_length(a.env, value, &length));
+  if (length > longest_list) where.wrong(a, value, "an array of at most 1048576 elements");
   result.reserve(std::min<uint32_t>(length, 4096));
   for (uint32_t i = 0; i < length; i++) {
     napi_value element;

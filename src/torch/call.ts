@@ -73,12 +73,7 @@ export function list(tensors: readonly Tensor[]): Value {
 // Ownership. Inside a scope the addon frees what was made there. Outside, a tensor lives as long as its object.
 
 let depth = 0;
-/** Every tensor outside of scopes: when memory runs out, those whose object is gone can be freed at once. */
-const outside = new Map<Handle, WeakRef<Tensor>>();
-const finalizer = new FinalizationRegistry<Handle>((handle) => {
-  outside.delete(handle);
-  engine().dispose(handle);
-});
+const finalizer = new FinalizationRegistry<Handle>((handle) => engine().dispose(handle));
 
 /** A Tensor for a handle that the addon has just made. */
 export function wrap(handle: Handle): Tensor {
@@ -89,38 +84,35 @@ export function wrap(handle: Handle): Tensor {
 
 /** Hands a tensor that no scope owns to the garbage collector. */
 export function adopt(tensor: Tensor): void {
-  if (outside.has(tensor.handle)) return;
-  outside.set(tensor.handle, new WeakRef(tensor));
-  finalizer.register(tensor, tensor.handle, tensor);
+  if (engine().adopt(tensor.handle, tensor)) finalizer.register(tensor, tensor.handle, tensor);
 }
 
 /** Frees a tensor now. */
 export function dispose(tensor: Tensor): void {
-  if (engine().dispose(tensor.handle) && outside.delete(tensor.handle)) finalizer.unregister(tensor);
+  if (engine().dispose(tensor.handle)) finalizer.unregister(tensor);
 }
 
-export function enterScope(): void {
+/** Returns the depth to leave it to. */
+export function enterScope(): number {
   engine().beginScope();
-  depth++;
+  return depth++;
 }
 
-/** Ends the innermost scope: frees all it made but `kept`, which move to the scope around it or to the outside. */
-export function leaveScope(kept: readonly Tensor[]): void {
-  depth--;
-  engine().endScope(kept.map((tensor) => tensor.handle));
+/** Ends the scopes deeper than `around`: frees all they made but `kept`, which move to the scope around or to the outside. */
+export function leaveScope(kept: readonly Tensor[], around: number): void {
+  // A depth, not one less: where the stack was full an inner scope may have got nowhere near its own end.
+  depth = around;
+  engine().endScope(
+    kept.map((tensor) => tensor.handle),
+    around,
+  );
   if (depth === 0) kept.forEach(adopt);
 }
-
-export const scopeDepth = (): number => depth;
 
 /** Frees tensors whose objects are garbage, without waiting for the event loop to run finalizers. The addon calls it when memory runs out. */
 function reclaim(): void {
   collect();
-  for (const [handle, reference] of outside) {
-    if (reference.deref()) continue;
-    outside.delete(handle);
-    engine().dispose(handle);
-  }
+  engine().sweep();
   engine().emptyCache();
 }
 

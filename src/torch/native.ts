@@ -37,7 +37,9 @@ export interface Native {
   keep(handle: Handle): void;
   live(): number;
   beginScope(): void;
-  endScope(keep: readonly Handle[]): number;
+  endScope(keep: readonly Handle[], depth: number): void;
+  adopt(handle: Handle, object: object): boolean;
+  sweep(): void;
   backward(outputs: readonly Handle[], gradients: readonly (Handle | null)[] | null, retainGraph: boolean): void;
   grad(
     outputs: readonly Handle[],

@@ -9,14 +9,14 @@ import type { Tensor } from './tensor.js';
  * @throws TypeError if `fn` returns a promise: its tensors would be freed before it goes on.
  */
 export function scope<T>(fn: () => T): T {
-  enterScope();
+  const around = enterScope();
   let kept: Tensor[] = [];
   try {
     const result = fn();
     kept = tensorsIn(result, 'scope');
     return result;
   } finally {
-    leaveScope(kept);
+    leaveScope(kept, around);
   }
 }
 
@@ -54,8 +54,9 @@ function tensorsIn(value: unknown, what: string): Tensor[] {
     seen.add(next);
     if (isTensor(next)) found.push(next);
     else if (next instanceof Promise) throw new TypeError(`${what}: the function returned a promise; it must be synchronous`);
-    else if (Array.isArray(next) || next instanceof Map) open.push(...next.values());
-    else if (Object.getPrototypeOf(next) === Object.prototype || Object.getPrototypeOf(next) === null) open.push(...Object.values(next));
+    else if (Array.isArray(next) || next instanceof Map) for (const each of next.values()) open.push(each);
+    else if (Object.getPrototypeOf(next) === Object.prototype || Object.getPrototypeOf(next) === null)
+      for (const each of Object.values(next)) open.push(each);
   }
   return found;
 }

@@ -137,7 +137,25 @@ test('a thousand steps leave nothing behind', () => {
   assert.equal(live(), after);
 });
 
-// The two below need a collector that can be called, and a process of their own.
+test('what a scope returns may be long', () => {
+  const result = scope(() => [...Array.from({ length: 300_000 }, (_, i) => i), ones([1])]);
+  assert.equal((result.at(-1) as Tensor).disposed, false);
+  (result.at(-1) as Tensor).dispose();
+});
+
+test('a stack that ran full within scopes leaves none open', () => {
+  const before = live();
+  const deeper = (): void =>
+    scope(() => {
+      ones([1]);
+      deeper();
+    });
+  for (let i = 0; i < 10; i++) assert.throws(deeper, RangeError);
+  assert.equal(live(), before);
+  assert.equal(scope(() => scope(() => ones([1]))).disposed, false);
+});
+
+// The rest need a collector that can be called, and a process of their own.
 const run = (code: string) =>
   execFileSync(
     process.execPath,
@@ -155,6 +173,26 @@ test('tensors outside of scopes go with their objects', () => {
     for (let i = 0; i < 20 && memory().live > 0; i++) { await new Promise((r) => setTimeout(r, 5)); gc(); }
     console.log(memory().live);`);
   assert.equal(Number(left), 0);
+});
+
+test('a long job outside of scopes keeps little of what it made', () => {
+  const left = run(`
+    import { memory, ones } from 'TORCH';
+    const most = [0, 0];
+    for (let i = 0; i < 150; i++) { ones([2 ** 22]); most[0] = Math.max(most[0], memory().live); }
+    for (let i = 0; i < 200_000; i++) { ones([1]); most[1] = Math.max(most[1], memory().live); }
+    console.log(most.join(' '));`);
+  const [large, small] = left.split(' ').map(Number) as [number, number];
+  assert(large < 75 && small < 150_000, `${large} of 16 MiB, ${small} small ones at once`);
+});
+
+test('what looks like a tensor and is none harms nobody when it is collected', () => {
+  const alive = run(`
+    import { scope, Tensor } from 'TORCH';
+    (() => { for (let i = 0; i < 10; i++) scope(() => Object.create(Tensor.prototype)); })();
+    for (let i = 0; i < 5; i++) { await new Promise((r) => setTimeout(r, 5)); gc(); }
+    console.log('alive');`);
+  assert.equal(alive, 'alive');
 });
 
 test('memory of tensors outside of scopes is reported to the collector once, and taken back', () => {
