@@ -1,7 +1,7 @@
 /** Functions on tensors: factories, joins, layers and losses. Names and meanings are PyTorch's; optional arguments come as objects. */
 import { engine, h, list, Op, optional, wrap } from './call.js';
 import { type Device, type DType, dtypeCode, isFloating, optionalCode, type TensorOptions } from './dtype.js';
-import type { TypedArray } from './native.js';
+import type { Handle, TypedArray } from './native.js';
 import { type Reduction, reductionCode } from './reduction.js';
 import type { Scalar, Tensor } from './tensor.js';
 
@@ -25,11 +25,24 @@ const dtypeOf = (data: TypedArray): DType => {
  * @throws TypeError when the shape does not fit.
  */
 export function tensor(data: TypedArray | readonly number[], shape?: readonly number[], options: TensorOptions = {}): Tensor {
-  const array = ArrayBuffer.isView(data) ? (data as TypedArray) : Float64Array.from(data as readonly number[]);
+  const array = ArrayBuffer.isView(data) ? (data as TypedArray) : numbers(data as readonly number[]);
   const dtype = options.dtype ?? (ArrayBuffer.isView(data) ? dtypeOf(array) : 'float32');
   const size = shape ?? [array.length];
   return wrap(engine().fromData(array, size, dtypeCode(dtype), options.device ?? 'cpu', options.requiresGrad ?? false));
 }
+
+/** Float64Array.from would make NaN of what is no number: of nested arrays, which PyTorch takes, or of text. */
+function numbers(data: readonly number[]): Float64Array {
+  if (!Array.isArray(data)) throw new TypeError(`tensor: data must be an array of numbers or a typed array, found ${kindOf(data)}`);
+  const wrong = data.findIndex((value) => typeof value !== 'number');
+  if (wrong >= 0)
+    throw new TypeError(
+      `tensor: data must be one flat array of numbers, with the shape beside it; found ${kindOf(data[wrong])} at ${wrong}`,
+    );
+  return Float64Array.from(data);
+}
+
+const kindOf = (value: unknown): string => (Array.isArray(value) ? 'an array' : value === null ? 'null' : typeof value);
 
 const EMPTY = aten('empty.memory_format');
 const ZEROS = aten('zeros');
@@ -122,11 +135,15 @@ export function where(condition: Tensor, yes: Tensor | number, no: Tensor | numb
     typeof value === 'number'
       ? (FULL_SCALAR.call(value, dtypeCode(options?.dtype ?? 'float32'), undefined, options?.device ?? condition.device) as number)
       : h(value);
-  const [a, b] = [side(yes), side(no)];
-  const result = WHERE.one(h(condition), a, b);
-  if (typeof yes === 'number') engine().dispose(a);
-  if (typeof no === 'number') engine().dispose(b);
-  return result;
+  const a = side(yes);
+  let b: Handle | undefined;
+  try {
+    b = side(no);
+    return WHERE.one(h(condition), a, b);
+  } finally {
+    if (typeof yes === 'number') engine().dispose(a);
+    if (typeof no === 'number' && b !== undefined) engine().dispose(b);
+  }
 }
 export function minimum(a: Tensor, b: Tensor): Tensor {
   return MINIMUM.one(h(a), h(b));
@@ -180,6 +197,8 @@ export function conv2d(
   dilation: Pair = 1,
   groups = 1,
 ): Tensor {
+  // libtorch goes on with the low 32 bits, and divides by them.
+  if (Math.abs(Number(groups)) >= 2 ** 31) throw new TypeError(`aten::conv2d: argument 'groups' is beyond 32 bits: ${groups}`);
   return CONV2D.one(h(x), h(weight), optional(bias), stride, padding, dilation, groups);
 }
 /** Over (B, H, W) of x (B, C, ...); in training the running statistics are moved towards the batch's. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { engine, Op } from '../../src/torch/call.js';
 import { dtypeCode } from '../../src/torch/dtype.js';
-import { arange, full, linear, memory, ones, type Tensor, tensor, timeCall, zeros } from '../../src/torch/index.js';
+import { arange, conv2d, full, linear, memory, ones, scope, type Tensor, tensor, timeCall, where, zeros } from '../../src/torch/index.js';
 import type { Value } from '../../src/torch/native.js';
 
 const values = (result: Tensor) => [...result.toArray()].map(Number);
@@ -158,6 +158,69 @@ test('out of memory is told apart, with the bytes', () => {
   assert.throws(() => zeros([2 ** 45]), {
     code: 'ERR_TORCH_MEMORY',
     message: /out of memory in aten::zeros: .*140737488355328 bytes.*size=\[35184372088832\]/,
+  });
+});
+
+test('what is no flat array of numbers makes no NaN', () => {
+  const wrong: [unknown, RegExp][] = [
+    [[[1, 2]], /found an array at 0/],
+    [[1, 'x'], /found string at 1/],
+    [[1n], /found bigint/],
+    [[1, undefined, 3], /found undefined at 1/],
+    [5, /found number/],
+    [null, /found null/],
+  ];
+  for (const [data, message] of wrong) {
+    assert.throws(() => tensor(data as number[]), { name: 'TypeError', message });
+    assert.throws(() => tensor(data as number[]), { message: /^tensor: data must be/ });
+  }
+  assert.throws(() => tensor([1], [1.5]), { name: 'TypeError', message: /^tensor: argument 'shape'/ });
+  assert.throws(() => tensor([1], [2]), { message: 'tensor: shape [2] does not fit 1 elements' });
+});
+
+test('typed arrays on memory that is shared, was resized or is gone', () => {
+  assert.deepEqual(values(tensor(new Float32Array(new SharedArrayBuffer(8)).fill(3))), [3, 3]);
+  const gone = new Float32Array(2);
+  const shape = Object.defineProperty([2], 0, {
+    get() {
+      structuredClone(gone.buffer, { transfer: [gone.buffer] });
+      return 2;
+    },
+  });
+  assert.throws(() => tensor(gone, shape), { message: 'tensor: shape [2] does not fit 0 elements' });
+});
+
+test('sizes that libtorch multiplies or cuts off without a look are refused', () => {
+  for (const groups of [2 ** 32, 2 ** 33, -(2 ** 32), 2n ** 62n])
+    assert.throws(() => conv2d(ones([1, 4, 5, 5]), ones([4, 4, 3, 3]), null, 1, 1, 1, groups as number), {
+      name: 'TypeError',
+      message: /^aten::conv2d: argument 'groups'/,
+    });
+  for (const [x, times, dim] of [
+    [ones([3, 4]), 2n ** 62n, 1],
+    [ones([4096]), 2 ** 52, undefined],
+    [zeros([0, 4096]), 2 ** 52, 1],
+  ] as const)
+    assert.throws(() => x.repeatInterleave(times as number, dim), {
+      name: 'TypeError',
+      message: /^aten::repeat_interleave: argument 'repeats'/,
+    });
+
+  const claimed = new Array(2 ** 27);
+  assert.throws(() => ones([2]).index(claimed), { name: 'TypeError', message: /'indices' .* at most 1048576 elements/ });
+});
+
+test('a number in where() leaves no tensor, whether it works or not', () => {
+  scope(() => {
+    const condition = zeros([2], { dtype: 'bool' });
+    const [two, three] = [ones([2]), ones([3])];
+    const before = memory().live;
+    assert.throws(() => where(condition, 1, three), /aten::where/);
+    assert.throws(() => where(condition, three, 1), /aten::where/);
+    assert.throws(() => where(condition, 1, {} as Tensor), TypeError);
+    assert.equal(memory().live, before);
+    where(condition, 1, two).dispose();
+    assert.equal(memory().live, before);
   });
 });
 
