@@ -201,7 +201,7 @@ std::string cache_path(const std::string& arch) {
   }
   mkdir(folder.c_str(), 0777);
   folder += "/dsd";
-  mkdir(folder.c_str(), 0777);
+  mkdir(folder.c_str(), 0700);  // what lies there is run on the device
   uint64_t hash = 14695981039346656037ull;  // FNV-1a of the source
   for (const char* c = source; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
   char name[64];
