@@ -5,9 +5,9 @@
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
-import { delimiter, dirname, join, relative } from 'node:path';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { delimiter, dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -48,15 +48,30 @@ export function findLibtorch(env = process.env) {
   return ofPython(env) ?? ofSystem();
 }
 
-/** A libtorch or PyTorch folder with include/ and lib/. */
+/** A libtorch or PyTorch folder with include/ and lib/; or /usr, for the distribution's where Python's would come first. */
 function at(folder, source) {
-  return describe(join(folder, 'include'), join(folder, 'lib'), `${source} (${folder})`);
+  // The addon remembers where its libraries are: a relative path would be looked for in the folder of the day.
+  const whole = resolve(folder);
+  for (const libraries of [join(whole, 'lib'), ...multiarch(join(whole, 'lib'))]) {
+    const found = describe(join(whole, 'include'), libraries, `${source} (${whole})`);
+    if (found) return found;
+  }
+  return undefined;
+}
+
+/** Debian's folders of libraries by kind of machine. */
+function multiarch(folder) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter((name) => name.endsWith('-linux-gnu'))
+    .map((name) => join(folder, name));
 }
 
 /** Starting Python costs 30 ms, and importing torch seconds: only ask where the package would be. */
 function ofPython(env) {
+  // Python looks in the current folder first, where a folder that happens to be called torch would do.
   const ask =
-    "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s and s.submodule_search_locations else '')";
+    "import sys; sys.path = [p for p in sys.path if p]; import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s and s.submodule_search_locations else '')";
   for (const python of env.PYTHON ? [env.PYTHON] : ['python3', 'python']) {
     if (!env.PYTHON && !(env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, python)))) continue;
     try {
@@ -77,13 +92,8 @@ function ofPython(env) {
 }
 
 function ofSystem() {
-  const triplets = existsSync('/usr/lib')
-    ? readdirSync('/usr/lib')
-        .filter((name) => name.endsWith('-linux-gnu'))
-        .map((name) => join('/usr/lib', name))
-    : [];
   for (const include of ['/usr/include', '/usr/local/include']) {
-    for (const libraries of [...triplets, '/usr/lib64', '/usr/lib', '/usr/local/lib']) {
+    for (const libraries of [...multiarch('/usr/lib'), '/usr/lib64', '/usr/lib', '/usr/local/lib']) {
       const found = describe(include, libraries, 'the system');
       if (found) return found;
     }
@@ -101,7 +111,9 @@ function describe(include, libraries, source) {
   const part = (name) => new RegExp(`#define TORCH_VERSION_${name} (\\d+)`).exec(text)?.[1];
   const version = [part('MAJOR'), part('MINOR'), part('PATCH')].join('.');
   if (!isSupported(version))
-    throw new BuildError(`libtorch ${version} of ${source} cannot be used: dsd needs 1.13, or 2.6 or newer; set LIBTORCH to another`);
+    throw new BuildError(
+      `libtorch ${version} of ${source} cannot be used: dsd needs 1.13, or 2.6 or newer; set LIBTORCH to the folder of another, or to /usr for the distribution's`,
+    );
   if (isPreCxx11(libraries))
     throw new BuildError(`libtorch ${version} of ${source} was built with the old C++ ABI (pre-cxx11): take the cxx11-abi build`);
   return { version, source, includes: [include, api], libraries, cuda: existsSync(join(libraries, 'libtorch_cuda.so')) };
@@ -175,10 +187,12 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
   libtorch ??= findLibtorch(env);
   if (!libtorch)
     throw new BuildError('libtorch was not found: set LIBTORCH to its folder, activate a Python that has torch, or install libtorch-dev');
-  const compiler = env.CXX ?? 'g++';
+  // As make takes it: a program and its first arguments (`ccache g++`), or else a path with spaces in it.
+  const [compiler, ...first] = existsSync(env.CXX ?? '') ? [env.CXX] : (env.CXX?.trim() || 'g++').split(/\s+/);
   const files = await sources();
   const headers = nodeHeaders(env);
   const flags = [
+    ...first,
     `-std=c++${Number(libtorch.version.split('.')[0]) >= 2 ? 20 : 17}`,
     ...['-fPIC', '-fvisibility=hidden', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-w'],
     ...libtorch.includes.flatMap((folder) => (folder === '/usr/include' ? [] : ['-isystem', folder])),
@@ -189,6 +203,7 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
   const stampPath = join(root, 'build', 'dsd_native.stamp');
   const library = realpathSync(join(libtorch.libraries, 'libtorch_cpu.so'));
   const hash = createHash('sha256').update(JSON.stringify([libtorch, library, compiler, flags, process.arch]));
+  hash.update(await readFile(fileURLToPath(import.meta.url)));
   for (const file of files) hash.update(file).update(await readFile(join(root, file)));
   const stamp = hash.digest('hex');
   const previous = await readFile(stampPath, 'utf8').catch(() => '');
@@ -199,42 +214,54 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
     throw new BuildError(`the C++ compiler '${compiler}' was not found: install g++ (Debian, Ubuntu: apt-get install g++), or set CXX`);
   });
   log(`building the engine for libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''} of ${libtorch.source}`);
-  const objects = join(root, 'build', 'objects');
-  await rm(objects, { recursive: true, force: true });
-  await mkdir(objects, { recursive: true });
-  const queue = files.filter((file) => file.endsWith('.cc'));
-  const compiled = queue.map((file) => join(objects, `${relative('native', file).replaceAll('/', '_')}.o`));
-  let next = 0;
-  const worker = async () => {
-    while (next < queue.length) {
-      const i = next++;
-      const begun = performance.now();
-      const level = queue[i].includes('kernels') ? '-O3' : '-O2';
-      await compile(compiler, [...flags, level, '-c', join(root, queue[i]), '-o', compiled[i]], queue[i]);
-      log(`  compiled ${queue[i]} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(queue.length, availableParallelism()) }, worker));
-  const cuda = libtorch.cuda ? ['-ltorch_cuda', '-lc10_cuda'] : [];
-  // Not linked with -fopenmp: PyTorch's wheels bring an OpenMP of their own, and two in one process fight for the cores.
-  // nodelete: a worker that ends must not unload code that libtorch's dispatcher points to.
-  const link = [
-    '-shared',
-    '-o',
-    `${path}.new`,
-    ...compiled,
-    `-L${libtorch.libraries}`,
-    `-Wl,-rpath,${libtorch.libraries}`,
-    '-Wl,-z,nodelete',
-    '-Wl,--no-as-needed',
-  ];
-  await compile(compiler, [...link, '-ltorch_cpu', '-ltorch', '-lc10', ...cuda, '-ldl'], 'the addon (linking)');
-  await rename(`${path}.new`, path);
-  await writeFile(stampPath, stamp);
-  await rm(objects, { recursive: true, force: true });
+  await mkdir(join(root, 'build'), { recursive: true });
+  // Names of this process alone: two builds at once do twice the work, and both addons are whole.
+  const objects = await mkdtemp(join(tmpdir(), 'dsd-build-'));
+  const made = `${path}.${process.pid}.new`;
+  try {
+    const compiled = await compileAll({ sources: files.filter((file) => file.endsWith('.cc')), compiler, flags, objects, log });
+    await compile(compiler, [...first, ...linkFlags(libtorch), ...compiled, ...libraryFlags(libtorch), '-o', made], 'the addon (linking)');
+    await rm(stampPath, { force: true });
+    await rename(made, path);
+    await writeFile(stampPath, stamp);
+  } finally {
+    await rm(objects, { recursive: true, force: true });
+    await rm(made, { force: true });
+  }
   log(`built ${relative(root, path)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return { built: true, path };
 }
+
+/** As many at a time as there are cores; the objects' files. */
+async function compileAll({ sources, compiler, flags, objects, log }) {
+  const compiled = sources.map((file) => join(objects, `${relative('native', file).replaceAll('/', '_')}.o`));
+  let next = 0;
+  const worker = async () => {
+    while (next < sources.length) {
+      const i = next++;
+      const begun = performance.now();
+      const level = sources[i].includes('kernels') ? '-O3' : '-O2';
+      try {
+        await compile(compiler, [...flags, level, '-c', join(root, sources[i]), '-o', compiled[i]], sources[i]);
+      } catch (error) {
+        next = sources.length;
+        throw error;
+      }
+      log(`  compiled ${sources[i]} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(sources.length, availableParallelism()) }, worker));
+  return compiled;
+}
+
+// Not linked with -fopenmp: PyTorch's wheels bring an OpenMP of their own, and two in one process fight for the cores.
+// nodelete: a worker that ends must not unload code that libtorch's dispatcher points to.
+// -Xlinker, since -Wl would cut a folder's name at its commas.
+const linkFlags = ({ libraries }) => [
+  ...['-shared', `-L${libraries}`, '-Xlinker', '-rpath', '-Xlinker', libraries],
+  ...['-Wl,-z,nodelete', '-Wl,--no-as-needed'],
+];
+const libraryFlags = ({ cuda }) => ['-ltorch_cpu', '-ltorch', '-lc10', ...(cuda ? ['-ltorch_cuda', '-lc10_cuda'] : []), '-ldl'];
 
 function compile(compiler, args, what) {
   return new Promise((resolve, reject) => {

@@ -80,14 +80,18 @@ export async function installPackages(packages, log) {
 
   // On a fresh machine or container the package lists are empty.
   let updated = false;
+  let unreachable;
   const update = async () => {
     log('apt-get update: fetching the package lists');
     updated = true;
-    await apt(prefix, ['update'], log);
+    unreachable = /^W: (Failed to fetch.*)/m.exec(await apt(prefix, ['update'], log))?.[1];
   };
   if (packages.some((name) => candidate(name) === undefined)) await update();
   for (const name of packages) {
     const version = candidate(name);
+    // To apt-get a mirror that it cannot reach is no error.
+    if (version === undefined && unreachable)
+      throw new SetupError(`apt could not fetch its package lists, and has none with ${name}. Check the network.\n  ${unreachable}`);
     if (version === undefined)
       throw new SetupError(
         `apt knows no package ${name}. Enable Debian's main or Ubuntu's universe in its sources, then run this command again.`,
@@ -132,7 +136,7 @@ function rootPrefix() {
   return undefined;
 }
 
-/** Runs apt-get, telling what it downloads and each quarter of the download and of the installation, instead of its hundreds of lines. */
+/** Runs apt-get and returns its last lines, telling what it downloads and each quarter of the download and of the installation, instead of its hundreds of lines. */
 async function apt(prefix, args, log) {
   // Variables by `env`, because sudo drops them; a wait for the lock, because a fresh machine often runs its own upgrades first. The status
   // lines need a descriptor of their own, since apt closes it for the packages' scripts, and one made inside sudo, which closes those above 2.
@@ -171,7 +175,7 @@ async function apt(prefix, args, log) {
     child.on('close', resolve);
   });
   process.off('SIGINT', wait);
-  if (status === 0) return;
+  if (status === 0) return last.join('\n');
   // dpkg says what failed long before apt's own last line.
   const errors = last.filter((text) => /^E: |\berror\b|\bfailed\b/i.test(text));
   throw new SetupError(
