@@ -1,5 +1,5 @@
 /** Loads the addon on first use, and says what to do when it cannot be loaded. */
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -82,12 +82,23 @@ function packageRoot(): string {
   return folder;
 }
 
+/** The path of the engine in this thread, for whatever copy of this file asks. */
+const LOADED = Symbol.for('dsd.engine');
+
 /** Loads the addon at a path; `native()` is what to use. Exported for the tests of its errors. */
 export function load(path: string): Native {
   if (!existsSync(path)) throw new FailureError(`the engine has not been built (${path} does not exist): run 'npm run setup'`);
+  // Its operators are registered for the whole process: from a second copy, libtorch would end it.
+  const shared = globalThis as { [LOADED]?: string };
+  const real = realpathSync(path);
+  if (shared[LOADED] !== undefined && shared[LOADED] !== real)
+    throw new FailureError(
+      `the engine could not be loaded: another copy of it is at work in this process (${shared[LOADED]}, not ${real})`,
+    );
   let addon: Native;
   try {
     addon = createRequire(import.meta.url)(path) as Native;
+    shared[LOADED] = real;
   } catch (cause) {
     throw new FailureError(`the engine could not be loaded: ${explain(cause)}`, { cause });
   }

@@ -282,7 +282,7 @@ export class Tensor extends TensorIdentity {
   }
   repeatInterleave(times: number, dim?: number): Tensor {
     // libtorch 1.13 multiplies without a look at overflow, and then writes where there is nothing.
-    if (this.shape.reduce((product, size) => product * Math.max(1, size), Number(times)) > Number.MAX_SAFE_INTEGER)
+    if (!this.disposed && this.shape.reduce((product, size) => product * Math.max(1, size), Number(times)) > Number.MAX_SAFE_INTEGER)
       throw new TypeError(`aten::repeat_interleave: argument 'repeats' makes too many elements of [${this.shape.join(', ')}]: ${times}`);
     return op.REPEAT_INTERLEAVE.one(this.handle, times, dim);
   }

@@ -137,6 +137,7 @@ test('what is not a live tensor is refused by name', () => {
     assert.throws(() => x.matmul(wrong as Tensor), { name: 'TypeError', message });
     assert.throws(() => x.matmul(wrong as Tensor), { name: 'TypeError', message: /^aten::matmul: argument 'other' \(Tensor\)/ });
   }
+  assert.throws(() => gone.repeatInterleave(2), { name: 'TypeError', message: /^aten::repeat_interleave/ });
 });
 
 test('errors name the operator and the shapes', () => {

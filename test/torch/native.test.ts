@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -24,6 +24,16 @@ test('a broken addon says how to build it again', () => {
   assert.throws(
     () => load(path),
     (error) => error instanceof FailureError && /could not be loaded.*npm run setup/.test(error.message),
+  );
+});
+
+test('a second copy of the addon is refused, not the end of the process', () => {
+  ones([1]).dispose();
+  const path = join(folder, 'copy.node');
+  copyFileSync(new URL('../../../build/dsd_native.node', import.meta.url), path);
+  assert.throws(
+    () => load(path),
+    (error) => error instanceof FailureError && /another copy of it is at work/.test(error.message),
   );
 });
 
