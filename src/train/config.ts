@@ -6,10 +6,14 @@ import { z } from 'zod';
 import { nearest, UsageError } from '../core/errors.js';
 import { PARADIGMS, type Paradigm } from '../dsd/objective.js';
 import type { SamplerOptions } from '../dsd/sampler.js';
-import { checkModel, type ModelConfig } from '../dsd/sizes.js';
+import { checkModel, type ModelConfig, patchValues } from '../dsd/sizes.js';
 
 const positive = z.number().positive();
 const count = z.int().positive();
+/** Bounded, since a mistyped or hostile size would make tables and tensors until memory runs out. */
+const upTo = (most: number) => count.max(most);
+/** For moments whose start is corrected for by a division that 1 would make one by zero. */
+const belowOne = z.number().min(0).lt(1);
 const share = z.number().min(0).max(1);
 const weight = z.number().min(0);
 
@@ -20,7 +24,7 @@ const schema = z.strictObject({
     /** `openmoji`, `fashion-mnist`, or a folder: class folders of pictures, or IDX files. */
     source: z.string().min(1),
     /** Side in pixels to which pictures are brought. */
-    image: count,
+    image: z.int().min(8).max(1024),
     /** Mirror every second picture, at random. */
     flip: z.boolean(),
     /** Decoding threads; the pictures of a run do not depend on it. */
@@ -29,14 +33,14 @@ const schema = z.strictObject({
     broken: z.enum(['error', 'skip']),
   }),
   model: z.strictObject({
-    width: count,
-    depth: count,
-    heads: count,
-    hidden: count,
-    patch: count,
-    latent: count,
+    width: upTo(16_384),
+    depth: upTo(1_000),
+    heads: upTo(1_024),
+    hidden: upTo(65_536),
+    patch: upTo(1_024),
+    latent: upTo(4_096),
     latentNorm: z.boolean(),
-    prototypes: count,
+    prototypes: upTo(1_000_000),
   }),
   objective: z.strictObject({
     paradigm: z.enum(Object.keys(PARADIGMS) as [Paradigm, ...Paradigm[]]),
@@ -46,7 +50,7 @@ const schema = z.strictObject({
     input: z.enum(['noised', 'clean']),
     gradientIntoInput: z.boolean(),
     mask: share,
-    passes: count,
+    passes: upTo(1_000),
     time: z.strictObject({ mean: z.number(), std: positive, shift: positive }),
     decoderNoise: z.strictObject({ probability: share, from: share }),
     dropClass: share,
@@ -68,7 +72,7 @@ const schema = z.strictObject({
   train: z.strictObject({
     /** Pictures to train on, repeats counted. Everything that has a length is counted in pictures. */
     images: count,
-    batch: count,
+    batch: upTo(1_000_000),
     /** Pictures a forward and backward pass; gradients of a batch are summed over its micro-batches. 0: the whole batch at once. */
     microBatch: z.int().min(0),
     /** Of the trunk's matrices; all else is AdamW's. */
@@ -78,8 +82,8 @@ const schema = z.strictObject({
     warmup: z.int().min(0),
     /** The last share of the run over which the rate falls linearly to 0. */
     decay: share,
-    beta1: share,
-    beta2: share,
+    beta1: belowOne,
+    beta2: belowOne,
     epsilon: positive,
     weightDecay: weight,
     clip: positive,
@@ -102,7 +106,7 @@ const schema = z.strictObject({
     guidance: z.number().min(0),
     interval: z.tuple([share, share]),
     /** Rows of a grid of samples, one class a column. */
-    rows: count,
+    rows: upTo(1_000),
   }),
 });
 
@@ -131,11 +135,13 @@ export function settingNames(config: unknown, prefix = ''): string[] {
 
 /**
  * Reads `a.b=c` of --set: c is JSON where it can be read as such, else a string.
- * @throws UsageError when there is no '='.
+ * @throws UsageError when there is no '=', or for the preset, which is no setting.
  */
 export function parseSetting(text: string): Tree {
   const at = text.indexOf('=');
   if (at < 1) throw new UsageError(`--set wants name=value, found '${text}'; for example --set train.batch=64`);
+  // It would change the record of where the settings came from, and no setting.
+  if (text.startsWith('preset=')) throw new UsageError(`the preset is chosen by --preset ${text.slice(at + 1)}, not by --set`);
   const [path, value] = [text.slice(0, at).split('.'), text.slice(at + 1)];
   let parsed: unknown;
   try {
@@ -148,14 +154,33 @@ export function parseSetting(text: string): Tree {
 
 /**
  * The checked configuration of a preset and what is laid over it. The paradigm's switches come between the two, so that a paradigm is chosen
- * by one word and any single switch of it can still be set (the collapse study's cases).
+ * by one word and any single switch of it can still be set (the collapse study's cases). What is laid over may be a whole configuration, such
+ * as another run's: where it is of another paradigm, its switches are that paradigm's and not the user's, and are left out.
  * @throws UsageError naming the unknown key and the nearest known one, or the key whose value does not fit with what was found.
  */
 export function resolveConfig(preset: Tree, ...over: readonly Tree[]): RunConfig {
-  const all = [preset, ...over].reduce(merge, {});
-  const paradigm = isTree(all.objective) ? all.objective.paradigm : undefined;
-  const switches = Object.entries(PARADIGMS).find(([name]) => name === paradigm)?.[1] ?? {};
-  return checkConfig([preset, { objective: switches }, ...over].reduce(merge, {}));
+  const paradigm = paradigmOf([preset, ...over].reduce(merge, {}));
+  const switches = switchesOf(paradigm);
+  const laid = over.map((layer) => {
+    const own = paradigmOf(layer);
+    if (own === undefined || own === paradigm || !isTree(layer.objective)) return layer;
+    return { ...layer, objective: without(without(layer.objective, switches), { ...switchesOf(own), frozen: '' }) };
+  });
+  return checkConfig([preset, { objective: switches }, ...laid].reduce(merge, {}));
+}
+
+const paradigmOf = ({ objective }: Tree): unknown => (isTree(objective) ? objective.paradigm : undefined);
+
+const switchesOf = (paradigm: unknown): Tree => Object.entries(PARADIGMS).find(([name]) => name === paradigm)?.[1] ?? {};
+
+/** A tree less the leaves of another. */
+function without(tree: Tree, leaves: Tree): Tree {
+  const left = Object.entries(tree).flatMap(([key, value]) => {
+    if (!Object.hasOwn(leaves, key)) return [[key, value] as const];
+    const below = leaves[key];
+    return isTree(value) && isTree(below) ? [[key, without(value, below)] as const] : [];
+  });
+  return Object.fromEntries(left);
 }
 
 /** A complete configuration, such as one saved with weights. @throws UsageError as resolveConfig does. */
@@ -178,8 +203,10 @@ function explain(issue: z.core.$ZodIssue, merged: unknown): string {
       })
       .join('\n');
   }
-  const found = issue.path.reduce<unknown>((value, key) => (isTree(value) ? value[String(key)] : undefined), merged);
-  return `setting '${path}': ${issue.message.charAt(0).toLowerCase()}${issue.message.slice(1)}; found ${JSON.stringify(found) ?? 'nothing'}`;
+  const found = issue.path.reduce<unknown>((value, key) => (value as Tree | undefined)?.[String(key)], merged);
+  // JSON would call an infinite number null.
+  const shown = typeof found === 'number' ? String(found) : (JSON.stringify(found) ?? 'nothing');
+  return `setting '${path}': ${issue.message.charAt(0).toLowerCase()}${issue.message.slice(1)}; found ${shown}`;
 }
 
 /** The schema as a tree of names, to suggest from. */
@@ -203,23 +230,36 @@ function checkTogether(config: RunConfig): void {
     throw new UsageError(
       `paradigm '${objective.paradigm}' needs the weights of the autoencoder it builds on: --set objective.frozen=PATH (train one with --set objective.paradigm=autoencoder)`,
     );
+  if (!objective.stopGradient && objective.targetEncoder !== 'online')
+    throw new UsageError(
+      `objective.stopGradient=false changes nothing while objective.targetEncoder is '${objective.targetEncoder}', whose weights no gradient trains: add --set objective.targetEncoder=online`,
+    );
   if (objective.weights.perceptual > 0 && !objective.perceptual)
     throw new UsageError(
       'objective.weights.perceptual is above 0 but no weights are given: --set objective.perceptual=PATH of a safetensors file with VGG16 and LPIPS weights',
     );
-  if (Object.values(objective.weights).every((value) => value === 0))
-    throw new UsageError('every weight of objective.weights is 0: nothing would be trained');
+  const { classify, ...others } = objective.weights;
+  if (Object.values(others).every((value) => value === 0) && (classify === 0 || !objective.labels))
+    throw new UsageError(
+      `every weight of objective.weights is 0${classify > 0 ? ' but that of classify, which wants labels' : ''}: nothing would be trained`,
+    );
 }
 
 /** The network's shapes: the configuration's, with what only the data knows. @throws UsageError when they do not fit. */
 export function modelConfig(config: RunConfig, data: { readonly channels: 1 | 3; readonly classes: number }): ModelConfig {
   const model: ModelConfig = { ...config.model, image: config.data.image, ...data };
   checkModel(model);
+  if (model.latent > patchValues(model))
+    throw new UsageError(
+      `model.latent ${model.latent} is more than the ${patchValues(model)} values of a patch (${model.patch} x ${model.patch} x ${model.channels}): nothing would be compressed. Lower model.latent`,
+    );
   return model;
 }
 
 /** How samples of this run are drawn. */
 export function samplerOptions(config: RunConfig): SamplerOptions {
-  const { solver, steps, guidance, interval } = config.sample;
+  const { solver, steps, interval } = config.sample;
+  // Without labels there is nothing to guide to: both answers would be of the null class.
+  const guidance = config.objective.labels ? config.sample.guidance : 1;
   return { solver, steps, guidance, interval, shift: config.objective.time.shift, target: config.objective.target };
 }
