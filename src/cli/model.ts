@@ -1,7 +1,7 @@
 /** A trained model as an operand of a command: loaded, and checked for what the command needs of it. */
 import { nearest, UsageError } from '../core/errors.js';
 import type { Device } from '../torch/index.js';
-import { type Loaded, loadModel, type WeightsInfo, weightsPath } from '../train/weights.js';
+import { decodes, type Loaded, loadModel, type WeightsInfo, weightsPath } from '../train/weights.js';
 
 /** What a command needs of a model beside its encoder. */
 export type Ability = 'decode' | 'generate';
@@ -15,8 +15,8 @@ export function openModel(path: string, device: Device, needs: readonly Ability[
 
 /** @throws UsageError when a model of this configuration has not learned something of `needs` */
 export function checkAbilities(path: string, { config }: Pick<WeightsInfo, 'config'>, needs: readonly Ability[]): void {
-  const { paradigm, weights, frozen, input } = config.objective;
-  if (weights.reconstruction + weights.squared + weights.perceptual === 0 && frozen === undefined)
+  const { paradigm, weights, input } = config.objective;
+  if (!decodes(config))
     throw new UsageError(
       `'${path}' has no decoder, so it makes no pictures: it was trained by paradigm '${paradigm}' without a reconstruction loss`,
     );

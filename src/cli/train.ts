@@ -66,7 +66,9 @@ export const train = defineCommand({
         out,
         ...{ device: engine.device, compute: engine.compute, signal: stop.signal },
         report: (event) => view.show(event),
-        onData: (done, of) => progress.update(`reading pictures: ${count(done)} of ${count(of)}`),
+        onSetUp: (what, done, of) =>
+          progress.update(`${what === 'pictures' ? 'reading pictures' : 'measuring the floor'}: ${count(done)} of ${count(of)}`),
+        onBroken: ({ path, reason, replacedBy }) => progress.note(`skipped ${path}: ${reason}; ${replacedBy} stands in`),
       });
       progress.clear();
       const seconds = (performance.now() - began) / 1000;
@@ -226,7 +228,7 @@ class TrainView {
     const { total, ...terms } = line.losses;
     return [
       `${count(line.images)}/${count(images)}`,
-      `${Math.floor((100 * line.images) / images)} %`,
+      `${Math.min(100, Math.floor((100 * line.images) / images))} %`, // the last batch may reach beyond the end
       `${figure(line.imagesPerSecond)} img/s`,
       `ETA ${duration(line.secondsLeft)}`,
       `loss ${figure(total ?? Number.NaN)}`,

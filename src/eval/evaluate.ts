@@ -189,6 +189,13 @@ function check({ denoiser, coder, data, guidances, count, batch, labels }: Evalu
     throw new UsageError(`the model knows ${classes} classes, and ${name} has ${names.length}: evaluate on the data set it was trained on`);
   if (labels === 'none' && guidances.some((scale) => scale !== 1))
     throw new UsageError('guidance needs classes: a model sampled without labels is evaluated at guidance 1');
+  // These would be found out after minutes of work.
+  if (names.length < 2) throw new UsageError(`samples are judged by a classifier, which needs at least two classes; ${name} has one`);
+  for (const part of [data.train, data.heldOut])
+    if (part.length <= NEIGHBOURS)
+      throw new UsageError(
+        `evaluation needs more than ${NEIGHBOURS} pictures in each part, and ${part.name} has ${part.length}: 'dsd reconstruct' needs one`,
+      );
   if (!Number.isInteger(count) || count <= NEIGHBOURS)
     throw new UsageError(`evaluation needs more than ${NEIGHBOURS} samples, got ${count}`);
   if (!Number.isInteger(batch) || batch < 1) throw new UsageError(`the batch must be a whole number from 1, got ${batch}`);

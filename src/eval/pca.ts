@@ -55,6 +55,8 @@ export interface PcaOptions {
   readonly device?: Device;
   /** At most so many training pictures are fitted, evenly spread over the source: a patch's covariance needs no more. */
   readonly fitted?: number;
+  /** Called before each piece of the work with pictures done and of how many; what it throws stops the measurement. */
+  readonly progress?: (done: number, total: number) => void;
 }
 
 export const PCA_FITTED = 20_000;
@@ -71,10 +73,12 @@ export async function pcaPsnr(train: ImageSource, heldOut: ImageSource, options:
   const moments = new Moments();
   const meter = new PsnrMeter();
   let pca: PatchPca | undefined;
+  const first = Math.min(fitted, train.length);
+  const told = (before: number) => (done: number) => options.progress?.(before + done, first + heldOut.length);
   try {
-    for await (const part of patchesOf(train, Math.min(fitted, train.length), patch, device)) moments.add(part);
+    for await (const part of patchesOf(train, first, patch, device, told(0))) moments.add(part);
     pca = new PatchPca(moments.read(), components, device);
-    for await (const part of patchesOf(heldOut, heldOut.length, patch, device)) {
+    for await (const part of patchesOf(heldOut, heldOut.length, patch, device, told(first))) {
       const approximation = pca.reconstruct(part);
       meter.add(part, approximation);
       approximation.dispose();
@@ -88,11 +92,20 @@ export async function pcaPsnr(train: ImageSource, heldOut: ImageSource, options:
 }
 
 /** Patches (M, V) of pictures spread over the source, in [-1, 1], a bounded number at a time; each is freed when the next is asked for. */
-async function* patchesOf(source: ImageSource, count: number, patch: number, device: Device): AsyncGenerator<Tensor> {
+async function* patchesOf(
+  source: ImageSource,
+  count: number,
+  patch: number,
+  device: Device,
+  progress: (done: number) => void,
+): AsyncGenerator<Tensor> {
   const { size, channels } = source;
   if (size % patch !== 0) throw new UsageError(`pictures of ${size} px cannot be cut into patches of ${patch} px`);
   const n = size / patch;
+  let done = 0;
   for (const indices of batches(spread(source.length, count), Math.max(1, Math.floor(VALUES / pictureBytes(source))))) {
+    progress(done);
+    done += indices.length;
     const pixels = await pictures(source, indices, device);
     const patches = scope(() => {
       const x = fromPixels(pixels).view(-1, n, patch, n, patch, channels);

@@ -7,6 +7,7 @@
  * accuracy only in small values: an eigenvalue is off by about e = 1e-16 of the largest, so a singular value by at most sqrt(e) = 1e-8 of
  * the largest, and each moves the entropy by p log p of that, less than 3e-7: nothing beside the 0.1 to which ranks are read.
  */
+import { FailureError } from '../core/errors.js';
 import type { Tensor } from '../torch/index.js';
 import { eigenvalues } from './eigen.js';
 import { Moments, type Statistics } from './moments.js';
@@ -36,6 +37,11 @@ export class RankMeter {
   read(): LatentHealth {
     try {
       return health(this.moments.read());
+    } catch (cause) {
+      if (!(cause instanceof FailureError)) throw cause;
+      const diverged = 'the network has diverged. Train it with a lower train.learningRate, or with --dtype float32';
+      const why = this.moments.count < 2 ? 'use smaller patches, or more pictures' : diverged;
+      throw new FailureError(`the latents have no effective rank: ${cause.message}: ${why}`, { cause });
     } finally {
       this.dispose();
     }

@@ -3,7 +3,7 @@
  * lower-precision copy are the same code over different maps.
  */
 import { FailureError } from '../core/errors.js';
-import type { Device, DType, Tensor } from '../torch/index.js';
+import { type Device, type DType, scope, type Tensor } from '../torch/index.js';
 
 /** A linear layer's weight (out, in) and, where it has one, bias (out). */
 export interface Linear {
@@ -50,10 +50,7 @@ export class Weights {
 
   /** Independent copies, without gradient. */
   clone(options: { dtype?: DType; device?: Device } = {}): Weights {
-    return this.map((tensor) => {
-      const there = tensor.detach().to(options);
-      return there.clone();
-    });
+    return this.map((tensor) => scope(() => tensor.detach().to(options).clone()));
   }
 
   dispose(): void {

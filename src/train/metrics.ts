@@ -1,5 +1,6 @@
 /** The running means of a run between two log lines, kept on the device and read once a line. */
-import { effectiveRank, latentHealth } from '../eval/rank.js';
+import { FailureError } from '../core/errors.js';
+import { type LatentHealth, latentHealth } from '../eval/rank.js';
 import { noGrad, scope, type Tensor } from '../torch/index.js';
 import type { StepOutput } from './step.js';
 
@@ -26,6 +27,16 @@ export interface LogLine {
   readonly secondsLeft: number;
   /** Steps not applied since the start, because their gradient was not finite. */
   readonly skipped: number;
+}
+
+/** Undefined where a latent has no rank: that of a step that was skipped may be no numbers, and then the count of skipped steps says why. */
+function health(latent: Tensor | undefined): LatentHealth | undefined {
+  try {
+    return latent && latentHealth(latent);
+  } catch (error) {
+    if (error instanceof FailureError) return undefined;
+    throw error;
+  }
 }
 
 /** Means over steps of values that stay on the device until they are asked for. */
@@ -83,13 +94,13 @@ export class Accumulator {
     this.steps = 0;
     const gradientNorm = means.get('gradientNorm') ?? Number.NaN;
     means.delete('gradientNorm');
-    const raw = this.raw ? latentHealth(this.raw) : undefined;
+    const [latent, raw] = [health(this.latent), health(this.raw)];
     return {
       losses: Object.fromEntries(means),
       gradientNorm,
       skipped: Number(this.skipped?.item() ?? 0),
       row: Number(this.row?.item() ?? 0),
-      rank: this.latent ? effectiveRank(this.latent) : Number.NaN,
+      rank: latent?.effectiveRank ?? Number.NaN,
       rawRank: raw?.effectiveRank ?? Number.NaN,
       deviation: raw?.deviation ?? Number.NaN,
     };

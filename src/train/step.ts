@@ -9,10 +9,10 @@ import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
 import { type ModelConfig, parameters } from '../dsd/sizes.js';
 import { Average, Optimizer } from '../nn/optimizer.js';
-import { type Device, type DType, grad, noGrad, scope, type Tensor, tensor, zeros } from '../torch/index.js';
+import { type Device, type DType, grad, noGrad, scope, type Tensor, tensor, where, zeros } from '../torch/index.js';
 import type { RunConfig } from './config.js';
 import { learningRate } from './schedule.js';
-import { loadModel, loadTensors } from './weights.js';
+import { loadAutoencoder, loadTensors } from './weights.js';
 
 /** What a step leaves, unread, on the device; the reader disposes of it. */
 export interface StepOutput {
@@ -68,21 +68,14 @@ export class Stepper {
     const muon = new Map(matrices.map(([name, spec]) => [name, spec.matrices]));
     this.optimizer = new Optimizer(this.online.weights, { beta1, beta2, epsilon, weightDecay, clip, muon, compute });
     this.center = zeros([model.prototypes], { device });
-    if (objective.frozen) this.frozen = loadModel(objective.frozen, device).autoencoder;
+    if (objective.targetEncoder === 'frozen' && objective.frozen) this.frozen = loadAutoencoder(objective.frozen, model, device);
     if (objective.perceptual) this.perceptual = lpips(loadTensors(objective.perceptual, device));
   }
 
   /** Frees the networks, the averages and the optimizer's state. */
   dispose(): void {
-    for (const set of [this.online, this.targetModel, this.averaged, this.frozen, this.optimizer.first, this.optimizer.second])
-      set?.dispose();
+    for (const owned of [this.online, this.targetModel, this.averaged, this.frozen, this.optimizer]) owned?.dispose();
     this.center.dispose();
-  }
-
-  /** Whether this run trains a decoder. */
-  get decodes(): boolean {
-    const { reconstruction, squared, perceptual } = this.config.objective.weights;
-    return reconstruction > 0 || squared > 0 || perceptual > 0;
   }
 
   /** One step on a batch; `images` is the number of pictures seen before it. */
@@ -144,11 +137,14 @@ export class Stepper {
     const first = parts[0] as Losses;
     const terms: Partial<Record<LossName | 'total', Tensor>> = { total: mean((p) => p.total) };
     for (const name of Object.keys(first.terms) as LossName[]) terms[name] = mean((p) => p.terms[name] as Tensor);
-    if (first.teacherMean)
-      this.center.lerp_(
+    if (first.teacherMean) {
+      const moved = this.center.lerp(
         mean((p) => p.teacherMean as Tensor),
         1 - CENTER_MOMENTUM,
       );
+      // A step that is skipped moves nothing: one value that is not finite would stay in the centre for ever.
+      this.center.copy_(where(gradientNorm.isfinite(), moved, this.center));
+    }
     const { z1, raw } = (parts.at(-1) as Losses).latents;
     return { terms, gradientNorm, ...(z1 ? { latent: z1 } : {}), ...(raw ? { rawLatent: raw } : {}) };
   }

@@ -2,6 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { FailureError, InterruptedError } from '../core/errors.js';
 import { key } from '../core/random.js';
+import type { Broken } from '../data/folder.js';
 import { Loader } from '../data/loader.js';
 import { openData } from '../data/open.js';
 import { grid, pairGrid, writePng } from '../data/picture.js';
@@ -18,7 +19,7 @@ import { Accumulator, type LogLine } from './metrics.js';
 import { RunFolder } from './run.js';
 import { due, learningRate, passes } from './schedule.js';
 import { Stepper, toPictures } from './step.js';
-import { saveWeights } from './weights.js';
+import { decodes, saveWeights } from './weights.js';
 
 /** A measurement on held-out pictures with the averaged weights. */
 export interface Evaluation {
@@ -58,11 +59,13 @@ export interface TrainOptions {
   readonly out: string;
   readonly device: Device;
   readonly compute: DType;
-  /** Aborted: the step in hand is finished, weights are saved, and InterruptedError thrown. */
+  /** Aborted: the step in hand is finished, weights are saved, and InterruptedError thrown. Before the first step nothing is written. */
   readonly signal: AbortSignal;
   readonly report: (event: TrainEvent) => void;
-  /** Called while pictures are read before the first step. */
-  readonly onData?: (done: number, of: number) => void;
+  /** Called while pictures are read before the first step, and while the floor is measured on them. */
+  readonly onSetUp?: (what: 'pictures' | 'floor', done: number, of: number) => void;
+  /** Called once for each picture that cannot be read and is skipped. */
+  readonly onBroken?: (broken: Broken) => void;
 }
 
 /** After so many steps in a row whose gradient was not finite, a run stops. */
@@ -80,17 +83,22 @@ const EVALUATED = 512;
 export async function train(config: RunConfig, options: TrainOptions): Promise<Evaluation> {
   const { data: wanted, train: plan, objective } = config;
   const { device, compute, report, signal } = options;
+  const setUp = (what: 'pictures' | 'floor') => (done: number, of: number) => {
+    if (signal.aborted) throw new InterruptedError('stopped before the first step; nothing was written');
+    options.onSetUp?.(what, done, of);
+  };
   const data = await openData(wanted.source, {
     size: wanted.image,
     workers: wanted.workers,
     broken: wanted.broken,
-    ...(options.onData ? { onProgress: options.onData } : {}),
+    onProgress: setUp('pictures'),
+    ...(options.onBroken ? { onBroken: options.onBroken } : {}),
   });
   const { channels, classes } = data.train;
   const model = modelConfig(config, { channels, classes: classes.length });
   RunFolder.check(options.out);
   const stepper = new Stepper(config, model, device, compute);
-  const floor = await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent });
+  const floor = await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent, progress: setUp('floor') });
   // Made last, so that a start that fails leaves nothing behind.
   const folder = RunFolder.create(options.out);
   folder.saveConfig(config, classes);
@@ -117,7 +125,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
     const event: Evaluation = {
       kind: 'evaluate',
       images,
-      psnr: decodes(stepper) ? psnr : Number.NaN,
+      psnr: decodes(config) ? psnr : Number.NaN,
       effectiveRank: latent.effectiveRank,
       latentDeviation: rawLatent.deviation,
     };
@@ -125,8 +133,10 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
     report(event);
     return event;
   };
+  let saved = false;
   const save = async (images: number): Promise<void> => {
-    saveWeights(folder.weights, stepper.average.weights, stepper.frozen?.weights, { config, classes, images, kind: 'average' });
+    saveWeights(folder.weights, stepper.average.weights, stepper.frozen, { config, classes, images, kind: 'average' });
+    saved = true;
     const grids = await drawGrids(stepper, config, folder, data.heldOut, images, compute, device);
     report({ kind: 'saved', images, weights: folder.weights, grids });
   };
@@ -159,7 +169,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
     report(line);
     if (row >= MOST_SKIPPED)
       throw new FailureError(
-        `the gradient was not finite in ${row} steps in a row, at ${images} pictures; none was applied. The weights saved last are in '${folder.weights}'. Lower train.learningRate, or use --dtype float32`,
+        `the gradient was not finite in ${row} steps in a row, at ${images} pictures; none was applied. ${saved ? `The weights saved last are in '${folder.weights}'` : 'No weights had been saved yet'}. Lower train.learningRate, or use --dtype float32`,
       );
     [since, sinceImages, waited] = [performance.now(), images, 0];
   };
@@ -172,7 +182,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
   };
 
   try {
-    while (images < plan.images && !signal.aborted) {
+    do {
       const batch = await loader.next();
       waited += batch.waitedMs;
       accumulator.add(runStep(stepper, batch, images, config));
@@ -183,7 +193,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
       if (due(config.log.evaluate, before, images) && !last) await aside(() => evaluate(images, EVALUATED));
       if (due(config.log.save, before, images) && !last) await aside(() => save(images));
       await turn(); // lets signal handlers run
-    }
+    } while (images < plan.images && !signal.aborted);
   } finally {
     await loader.close();
   }
@@ -216,7 +226,6 @@ function runStep(stepper: Stepper, batch: Parameters<Stepper['step']>[0], images
 
 /** The model that encodes and decodes: with a frozen autoencoder, that. */
 const coderOf = (stepper: Stepper): Model => stepper.frozen ?? stepper.averaged;
-const decodes = (stepper: Stepper): boolean => stepper.frozen !== undefined || stepper.decodes;
 
 /** Pixels (uint8) of what `make` returns, read back. */
 function read(make: () => Tensor): Uint8Array {
@@ -236,7 +245,7 @@ async function drawGrids(
   compute: DType,
   device: Device,
 ): Promise<string[]> {
-  if (!decodes(stepper)) return [];
+  if (!decodes(config)) return [];
   const { image: size, channels, classes: K } = stepper.averaged.config;
   const coder = coderOf(stepper);
   const paths: string[] = [];
@@ -249,12 +258,14 @@ async function drawGrids(
   paths.push(reconstructions);
 
   if (config.objective.weights.denoise === 0 || config.objective.input === 'clean') return paths;
-  const columns = Math.max(1, Math.min(K, 10));
+  // Without labels no class embedding was trained, so there is nothing to draw but the null class, and nothing to guide to.
+  const { labels: labelled } = config.objective;
+  const columns = labelled ? Math.max(1, Math.min(K, 10)) : 10;
   const total = columns * config.sample.rows;
   const pixels = read(() => {
     const noise = randn(key(config.train.seed, 'grid'), 0, stepper.averaged.latentShape(total), { device });
     const labels = tensor(
-      BigInt64Array.from({ length: total }, (_, i) => BigInt(K > 0 ? i % columns : 0)),
+      BigInt64Array.from({ length: total }, (_, i) => BigInt(labelled ? i % columns : K)),
       [total],
       { device },
     );

@@ -1,7 +1,7 @@
 /**
  * Weights on disk: one safetensors file with the parameters in float32 under the names of dsd/sizes.ts, and beside them, as metadata, the
  * whole configuration, so that a file is enough to use a model. Of a latent-diffusion run the frozen autoencoder lies in it too, under
- * `frozen.`.
+ * `frozen.`, with its own shapes in the metadata: the two share a latent, not a size.
  */
 import { join } from 'node:path';
 import { FailureError, UsageError } from '../core/errors.js';
@@ -26,10 +26,12 @@ export interface WeightsInfo {
   readonly images: number;
   /** `average`: the exponential moving average, from which one samples; `raw`: the optimizer's own. */
   readonly kind: 'average' | 'raw';
+  /** Shapes of the frozen autoencoder, where there is one. */
+  readonly autoencoder?: ModelConfig;
 }
 
 /** A model ready to use. */
-export interface Loaded extends WeightsInfo {
+export interface Loaded extends Omit<WeightsInfo, 'autoencoder'> {
   readonly denoiser: Model;
   /** Encodes and decodes: the denoiser itself, but for latent diffusion. */
   readonly autoencoder: Model;
@@ -49,14 +51,14 @@ export function weightsPath(path: string, disk: Disk = realDisk): string {
 export function saveWeights(
   path: string,
   weights: Weights,
-  frozen: Weights | undefined,
-  info: Omit<WeightsInfo, 'model'>,
+  frozen: Model | undefined,
+  info: Omit<WeightsInfo, 'model' | 'autoencoder'>,
   disk: Disk = realDisk,
 ): void {
   const tensors = new Map<string, SafeTensor>();
   for (const [prefix, set] of [
     ['', weights],
-    [FROZEN, frozen],
+    [FROZEN, frozen?.weights],
   ] as const) {
     for (const [name, value] of set?.tensors ?? []) tensors.set(prefix + name, toFile(value));
   }
@@ -66,6 +68,7 @@ export function saveWeights(
     ['classes', JSON.stringify(info.classes)],
     ['images', String(info.images)],
     ['kind', info.kind],
+    ...(frozen ? [['autoencoder', JSON.stringify(frozen.config)] as const] : []),
   ]);
   writeSafetensors(path, tensors, metadata, disk);
 }
@@ -105,13 +108,24 @@ function readInfo(file: string, metadata: ReadonlyMap<string, string>, tensors: 
       `'${file}': patch_in.weight takes ${values} values a patch, which is neither 1 nor 3 channels of ${config.model.patch} x ${config.model.patch} pixels`,
     );
   const kind = metadata.get('kind') === 'raw' ? 'raw' : 'average';
+  const images = parse('images');
+  if (!Number.isSafeInteger(images) || (images as number) < 0)
+    throw new FailureError(`'${file}': its metadata 'images' is no count: ${JSON.stringify(images)}`);
+  const model = modelConfig(config, { channels, classes: classes.length });
+  const frozen = [...tensors.keys()].some((name) => name.startsWith(FROZEN));
   return {
-    config,
-    model: modelConfig(config, { channels, classes: classes.length }),
-    classes,
-    images: Number(metadata.get('images') ?? 0),
-    kind,
+    ...{ config, model, classes, images: images as number, kind },
+    ...(frozen ? { autoencoder: metadata.has('autoencoder') ? readShapes(file, config, parse('autoencoder')) : model } : {}),
   };
+}
+
+/** The frozen autoencoder's shapes, checked as the settings that they once were. */
+function readShapes(file: string, config: RunConfig, tree: unknown): ModelConfig {
+  const { image, channels, classes, ...model } = (typeof tree === 'object' ? tree : {}) as Partial<ModelConfig>;
+  if ((channels !== 1 && channels !== 3) || !Number.isSafeInteger(classes) || (classes as number) < 0)
+    throw new FailureError(`'${file}': its metadata 'autoencoder' holds no shapes of a network`);
+  const settings = readConfig(file, { ...config, model, data: { ...config.data, image } });
+  return modelConfig(settings, { channels, classes: classes as number });
 }
 
 function readConfig(file: string, tree: unknown): RunConfig {
@@ -126,11 +140,36 @@ function readConfig(file: string, tree: unknown): RunConfig {
 /** Loads a model to use. @throws UsageError, FailureError (weights of another shape, by name), SafetensorsError. */
 export function loadModel(path: string, device: Device): Loaded {
   const { info, tensors, path: file } = readWeights(path);
-  const table = parameters(info.model);
-  const make = (prefix: string) => Model.of(info.model, fromFile(file, tensors, table, prefix, device));
-  const denoiser = make('');
-  const hasFrozen = [...tensors.keys()].some((name) => name.startsWith(FROZEN));
-  return { ...info, denoiser, autoencoder: hasFrozen ? make(FROZEN) : denoiser };
+  const make = (prefix: string, model: ModelConfig) => Model.of(model, fromFile(file, tensors, parameters(model), prefix, device));
+  const denoiser = make('', info.model);
+  return { ...info, denoiser, autoencoder: info.autoencoder ? make(FROZEN, info.autoencoder) : denoiser };
+}
+
+/** Whether a network of these settings has learned to decode, or brings a frozen one that has. */
+export const decodes = ({ objective: { weights, targetEncoder } }: RunConfig): boolean =>
+  weights.reconstruction + weights.squared + weights.perceptual > 0 || targetEncoder === 'frozen';
+
+/**
+ * The frozen encoder and decoder that a denoiser of shapes `wanted` is to be trained on.
+ * @throws UsageError when it cannot decode, or its latents are not those that the denoiser takes; and as loadModel
+ */
+export function loadAutoencoder(path: string, wanted: ModelConfig, device: Device): Model {
+  const { config, denoiser, autoencoder } = loadModel(path, device);
+  if (!decodes(config))
+    throw new UsageError(`objective.frozen: '${path}' was trained by paradigm '${config.objective.paradigm}' and has no decoder`);
+  for (const [key, name] of Object.entries({ image: 'data.image', patch: 'model.patch', latent: 'model.latent' } as const)) {
+    const [own, other] = [wanted[key as keyof ModelConfig], autoencoder.config[key as keyof ModelConfig]];
+    if (own !== other)
+      throw new UsageError(
+        `objective.frozen: '${path}' has ${name} ${other}, and this run ${own}: they share a latent, so --set ${name}=${other}`,
+      );
+  }
+  if (wanted.channels !== autoencoder.config.channels)
+    throw new UsageError(
+      `objective.frozen: '${path}' was made for pictures of ${autoencoder.config.channels} channels, and the data has ${wanted.channels}`,
+    );
+  if (denoiser !== autoencoder) denoiser.dispose();
+  return autoencoder;
 }
 
 function fromFile(

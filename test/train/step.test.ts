@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Loader } from '../../src/data/loader.js';
+import { memory, noGrad, scope, setThreads, type Tensor } from '../../src/torch/index.js';
+import { modelConfig, resolveConfig } from '../../src/train/config.js';
+import { findPreset } from '../../src/train/presets.js';
+import { type StepOutput, Stepper } from '../../src/train/step.js';
+import { discs } from './synthetic.js';
+
+setThreads(1);
+
+test('a step that is skipped leaves nothing behind, the centre of the representation loss included; all is freed', async () => {
+  const before = memory().live;
+  const config = resolveConfig(findPreset('toy').settings, { train: { batch: 8 } });
+  const source = discs(16, config.data.image);
+  const stepper = new Stepper(config, modelConfig(config, { channels: 3, classes: source.classes.length }), 'cpu', 'float32');
+  const loader = new Loader(source, { batch: 8, seed: 0, workers: 0 });
+  let images = 0;
+  const step = async (): Promise<{ norm: number; represent: number }> => {
+    const output: StepOutput = stepper.step(await loader.next(), images);
+    images += 8;
+    const read = (x: Tensor | undefined): number => Number(x?.item());
+    const result = { norm: read(output.gradientNorm), represent: read(output.terms.represent) };
+    for (const value of [...Object.values(output.terms), output.gradientNorm, output.latent, output.rawLatent]) value?.dispose();
+    return result;
+  };
+  assert.ok(Number.isFinite((await step()).norm));
+
+  // A teacher that gives no numbers, for one step.
+  const weight = stepper.target.weights.get('patch_in.bias');
+  const kept = weight.clone();
+  noGrad(() => weight.mul_(Number.NaN));
+  assert.ok(Number.isNaN((await step()).norm));
+  for (const [name, value] of stepper.online.weights.tensors)
+    assert.ok(scope(() => value.detach().toArray() as Float32Array).every(Number.isFinite), name);
+  noGrad(() => weight.copy_(kept));
+  kept.dispose();
+  const after = await step();
+  assert.ok(Number.isFinite(after.norm) && Number.isFinite(after.represent), JSON.stringify(after));
+
+  await loader.close();
+  stepper.dispose();
+  assert.equal(memory().live, before);
+});
