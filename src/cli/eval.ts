@@ -22,7 +22,7 @@ export const evaluate = defineCommand({
     'Measures a model on the held-out pictures of its data: PSNR and effective rank, and for samples at each guidance scale the Frechet distance, precision, recall and class accuracy, judged by a classifier that is trained on the same data first. Prints how it was measured beside the figures.',
   operands: { names: 'RUN|WEIGHTS', min: 1, max: 1 },
   flags: {
-    count: { kind: 'whole', value: 'N', min: 4, about: 'samples at each guidance scale, 10,000 by default' },
+    count: { kind: 'whole', value: 'N', min: 4, max: 1_000_000, about: 'samples at each guidance scale, 10,000 by default' },
     guidance: { kind: 'numbers', value: 'S,S,...', min: 0, max: 1000, about: "guidance scales; by default 1 and the run's" },
     steps: { kind: 'whole', value: 'N', min: 1, max: 100_000, about: 'steps of the solver' },
     solver: { kind: 'choice', of: ['heun', 'euler'], about: 'heun asks the network twice a step' },

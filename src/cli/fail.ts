@@ -1,6 +1,7 @@
 /** How a command ends badly: a message on stderr, an exit code, and a stack only for those who ask. */
 import { DsdError, InterruptedError, UsageError } from '../core/errors.js';
 import { paint, type Terminal } from './terminal.js';
+import { plain } from './text.js';
 
 export interface FailOptions {
   /** Show stacks and causes. */
@@ -15,8 +16,8 @@ export function fail(error: unknown, { debug, command, stream = process.stderr }
   const { red } = paint(stream);
   const known = error instanceof DsdError ? error : outOfMemory(error);
   const lines: string[] = [];
-  if (known instanceof InterruptedError) lines.push(known.message);
-  else if (known) lines.push(`${red('error:')} ${known.message.split('\n').join('\n       ')}`);
+  if (known instanceof InterruptedError) lines.push(...shown(known));
+  else if (known) lines.push(`${red('error:')} ${shown(known).join('\n       ')}`);
   else
     lines.push(
       `${red('error:')} ${describe(error)}`,
@@ -27,6 +28,8 @@ export function fail(error: unknown, { debug, command, stream = process.stderr }
   stream.write(`${lines.join('\n')}\n`);
   return known?.exitCode ?? 1;
 }
+
+const shown = ({ message }: Error): string[] => message.split('\n').map(plain);
 
 /** libtorch's and V8's ways of saying that memory ran out, where no one below knew better advice. */
 function outOfMemory(error: unknown): DsdError | undefined {
@@ -59,7 +62,7 @@ function causes(error: unknown): string[] {
 }
 
 /**
- * Watches what no one awaits, and streams whose reader has gone: `dsd info RUN | head -1` ends quietly, a run whose terminal is gone goes on.
+ * Watches what no one awaits, and streams whose reader has gone: `dsd info RUN | head -1` ends quietly, and a run whose stderr nobody reads goes on.
  * @param give prints an error and ends the process
  */
 export function watchProcess(give: (error: unknown) => never): void {

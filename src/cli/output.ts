@@ -3,10 +3,11 @@ import { extname, join } from 'node:path';
 import { UsageError } from '../core/errors.js';
 import { disk } from '../io/disk.js';
 import type { Flags } from './args.js';
+import { plain } from './text.js';
 
 /** Lines for people. */
 export function print(...lines: readonly string[]): void {
-  process.stdout.write(lines.map((line) => `${line}\n`).join(''));
+  process.stdout.write(lines.map((line) => `${plain(line)}\n`).join(''));
 }
 
 /** One document for programs; what is not a finite number is null. */

@@ -3,6 +3,7 @@
  * ever more seldom, so that a run of days leaves hundreds of lines and not a million.
  */
 import { columnsOf, isLive, type Terminal } from './terminal.js';
+import { plain } from './text.js';
 
 export interface Progress {
   /** Shows where things are: parts in order of importance; those that do not fit are left off. */
@@ -63,7 +64,7 @@ class LiveProgress implements Progress {
     if (time - this.last < LIVE_PAUSE) return;
     this.last = time;
     // The last column stays free: writing there makes some terminals begin a new line.
-    const line = fit(parts, columnsOf(this.stream) - 1);
+    const line = fit(parts.map(plain), columnsOf(this.stream) - 1);
     if (line === this.shown) return;
     this.shown = line;
     this.stream.write(`\r${line}\x1b[K`);
@@ -72,7 +73,7 @@ class LiveProgress implements Progress {
   note(...lines: readonly string[]): void {
     const line = this.shown;
     this.clear();
-    for (const each of lines) this.stream.write(`${each}\n`);
+    for (const each of lines) this.stream.write(`${plain(each)}\n`);
     if (line === '') return;
     this.shown = line;
     this.stream.write(line);
@@ -101,11 +102,11 @@ class PlainProgress implements Progress {
     const time = this.now();
     if (time - this.last < Math.max(PLAIN_PAUSE, PLAIN_SHARE * (time - this.began))) return;
     this.last = time;
-    this.stream.write(`${parts.join(GAP)}\n`);
+    this.stream.write(`${plain(parts.join(GAP))}\n`);
   }
 
   note(...lines: readonly string[]): void {
-    for (const line of lines) this.stream.write(`${line}\n`);
+    for (const line of lines) this.stream.write(`${plain(line)}\n`);
   }
 
   clear(): void {}

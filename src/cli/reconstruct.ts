@@ -2,8 +2,8 @@
 import { basename, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { UsageError } from '../core/errors.js';
+import { looksLikePicture } from '../data/folder.js';
 import { hasIdxFiles } from '../data/idx.js';
-import { pictureFormat } from '../data/job.js';
 import { DATA_NAMES, openData } from '../data/open.js';
 import { pairGrid, writePng } from '../data/picture.js';
 import { type ImageSource, MemorySource, stack } from '../data/source.js';
@@ -53,6 +53,8 @@ export const reconstruct = defineCommand({
     const engine = openEngine(flags);
     const loaded = openModel(path, engine.device, ['decode']);
     const { source, files } = await openSource(loaded, pictures, progress);
+    if (files && flags.count !== undefined)
+      throw new UsageError('--count chooses from a data set, and here pictures are named: leave it out, or name fewer');
     const total = Math.min(flags.count ?? source.length, source.length);
     const indices = Array.from({ length: total }, (_, i) => Math.floor((i * source.length) / total));
     const batch = flags.batch ?? 64;
@@ -175,17 +177,6 @@ function pictureFiles(named: readonly string[]): string[] | undefined {
   const pictures = names.map((name) => join(first, name)).filter(looksLikePicture);
   if (pictures.length === 0) throw new UsageError(`the folder '${first}' has no pictures (JPEG, PNG, WebP or GIF)`);
   return pictures;
-}
-
-/** By its name or its first bytes; decoding then says what is wrong with a file that only claims to be one. */
-function looksLikePicture(path: string): boolean {
-  if (/\.(jpe?g|png|webp|gif)$/i.test(path)) return true;
-  const file = disk.open(path);
-  try {
-    return pictureFormat(file.read(0, Math.min(12, file.size))) !== undefined;
-  } finally {
-    file.close();
-  }
 }
 
 async function decodeAll(paths: readonly string[], size: number, channels: 1 | 3): Promise<ImageSource> {

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { basename, extname, join, resolve } from 'node:path';
 import { FailureError } from '../core/errors.js';
-import { disk } from '../io/disk.js';
+import { DiskError, disk, type Stat } from '../io/disk.js';
 import type { Decoder } from './job.js';
 import { PictureError, pictureFormat } from './job.js';
 import type { DataSet, ImageSource } from './source.js';
@@ -141,7 +141,7 @@ function chooseHeldOut(entries: readonly Entry[]): Set<Entry> {
 }
 
 function subfolders(folder: string): string[] {
-  return disk.list(folder).filter((name) => !name.startsWith('.') && isPlain(name) && disk.stat(join(folder, name)).kind === 'folder');
+  return disk.list(folder).filter((name) => !name.startsWith('.') && isPlain(name) && kindOf(join(folder, name)) === 'folder');
 }
 
 /** False for names that say "picture": a thousand of them need no thousand looks. */
@@ -155,13 +155,25 @@ function picturesBelow(root: string, folder: string): string[] {
     if (name.startsWith('.')) return [];
     const path = folder === '' ? name : `${folder}/${name}`;
     if (!isPlain(name)) return [path];
-    const { kind } = disk.stat(join(root, path));
-    if (kind === 'folder') return picturesBelow(root, path);
-    return kind === 'file' && looksLikePicture(join(root, path)) ? [path] : [];
+    if (kindOf(join(root, path)) === 'folder') return picturesBelow(root, path);
+    return looksLikePicture(join(root, path)) ? [path] : [];
   });
 }
 
-function looksLikePicture(path: string): boolean {
+/** A link that leads nowhere is no picture and no class; it is not worth stopping for. */
+function kindOf(path: string): Stat['kind'] {
+  try {
+    return disk.stat(path).kind;
+  } catch (error) {
+    if (error instanceof DiskError && error.code === 'ENOENT') return 'other';
+    throw error;
+  }
+}
+
+/** Whether a file is a picture that we read, by its name or its first bytes; decoding then says what is wrong with one that only claims to be. */
+export function looksLikePicture(path: string): boolean {
+  if (!isPlain(path)) return true;
+  if (kindOf(path) !== 'file') return false;
   const file = disk.open(path);
   try {
     return pictureFormat(file.read(0, Math.min(12, file.size))) !== undefined;

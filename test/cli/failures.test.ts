@@ -39,6 +39,13 @@ test('wrong usage exits 2 and says what was meant', async () => {
   mkdirSync(at('used'));
   writeFileSync(at('used', 'file'), '');
   writeFileSync(at('bad.json'), '{"train": ');
+  for (const [name, first] of [
+    ['a', 0],
+    ['b', 2],
+  ] as const) {
+    mkdirSync(at('few', name), { recursive: true });
+    for (const i of [first, first + 1]) cpSync(at('pictures', 'train', 'dark', `${i}.png`), at('few', name, `${i}.png`));
+  }
   writeFileSync(at('unknown.json'), '{"train": {"bach": 3}}');
   await refuse(2, [
     [[], /dsd wants a command: train, sample/],
@@ -50,6 +57,8 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [train('--set', 'train.bach=3'), /no setting 'train\.bach'; did you mean 'train\.batch'\?/],
     [train('--set', 'train.batch=many'), /'train\.batch': .*number.*"many"/],
     [train('--set', '__proto__.x=1'), /no setting '__proto__'/],
+    [train('--set', 'preset=demo'), /the preset is chosen by --preset demo, not by --set/],
+    [train('--set', 'model.depth=1e9'), /'model\.depth': too big.*found 1000000000/],
     [train('--train.batch=3'), /--set train\.batch=3/],
     [train('--config', 'bad.json'), /bad\.json is not JSON/],
     [train('--config', 'unknown.json'), /no setting 'train\.bach'/],
@@ -66,6 +75,9 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['sample', 'run', '--out', 'x.jpg'], /NAME\.png, NAME\.npz, or a folder/],
     [['sample', 'run', '--out', 'nowhere/x.png'], /no folder 'nowhere'/],
     [['sample', 'run', '--interval', '1,0.1'], /--interval wants two times, low then high/],
+    [['reconstruct', 'run', 'pictures/train/dark/0.png', '--count', '1'], /--count chooses from a data set, and here pictures are named/],
+    [['eval', 'run', '--count', '1e15'], /--count wants a whole number from 4 to 1000000/],
+    [['eval', 'run', '--data', 'few'], /more than 3 pictures in each part, and few, training part has 3/],
     [['reconstruct', 'run', 'nowhere.png'], /no picture, folder or data set 'nowhere\.png'/],
     [['reconstruct', 'run', 'fashion-mnist'], /fashion-mnist are grey, and this model was made for colour/],
     [['info'], /a model or a preset/],
@@ -107,6 +119,10 @@ test('weights that are cut off, no weights at all, or another network exit 1, wi
   const config = JSON.parse(metadata.get('config') as string) as { model: { hidden: number } };
   config.model.hidden = 96;
   write('wider.safetensors', tensors, new Map([...metadata, ['config', JSON.stringify(config)]]));
+  const hostile = { ...config, model: { ...config.model, depth: 1e9 } };
+  write('deep.safetensors', tensors, new Map([...metadata, ['config', JSON.stringify(hostile)]]));
+  write('uncounted.safetensors', tensors, new Map([...metadata, ['images', '"many"']]));
+  write('painted.safetensors', tensors, new Map([...metadata, ['classes', JSON.stringify(['dark\x1b[2J', 'light\nsquare'])]]));
   write('fewer.safetensors', new Map([...tensors].filter(([name]) => name !== 'trunk.role.weight')), metadata);
   await refuse(1, [
     [['info', 'cut-header.safetensors'], /cut-header\.safetensors is not a valid safetensors file/],
@@ -114,8 +130,14 @@ test('weights that are cut off, no weights at all, or another network exit 1, wi
     [['reconstruct', 'text.safetensors'], /text\.safetensors is not a valid safetensors file/],
     [['info', 'foreign.safetensors'], /was not written by dsd/],
     [['sample', 'wider.safetensors'], /tensor 'trunk\.blocks\.0\.gate_up\.weight' is F32 \[128,32\], wanted F32 \[192,32\]/],
+    [['info', 'deep.safetensors'], /configuration is not one that this version of dsd knows:\n +setting 'model\.depth': too big/],
+    [['info', 'uncounted.safetensors'], /its metadata 'images' is no count: "many"/],
     [['sample', 'fewer.safetensors'], /has no tensor 'trunk\.role\.weight'/],
   ]);
+  // Names are data: none of them moves the cursor, or breaks a line.
+  const painted = await run(['info', 'painted.safetensors']);
+  assert.match(painted.stdout, /^classes +2: dark\ufffd\[2J, light\ufffdsquare$/m);
+  assert.match((await run(['sample', 'painted.safetensors', '--class', '\x1b[31m'])).stderr, /no class '\ufffd\[31m'/);
 });
 
 test('what a model has not learned is not asked of it', async () => {
@@ -140,10 +162,24 @@ test('what a model has not learned is not asked of it', async () => {
     'objective.paradigm=latent-diffusion',
     '--set',
     'objective.frozen=coder',
+    '--set',
+    'model.width=16', // it shares a latent with the first, not a size
     '--quiet',
   ]);
   assert.equal(second.code, 0, second.stderr);
   assert.equal((await run(['sample', 'second', '--count', '2', '--out', 'second.png'])).code, 0);
+  const paradigm = ['--set', 'objective.paradigm=latent-diffusion', '--set'];
+  await refuse(2, [
+    [
+      train(...paradigm, 'objective.frozen=blind'),
+      /objective\.frozen: 'blind' was trained by paradigm 'self-distillation' and has no decoder/,
+    ],
+    [
+      train(...paradigm, 'objective.frozen=coder', '--set', 'model.latent=4'),
+      /'coder' has model\.latent 8, and this run 4: .*--set model\.latent=8/,
+    ],
+    [train(...paradigm, 'objective.frozen=coder', '--set', 'data.image=32'), /'coder' has data\.image 16, and this run 32/],
+  ]);
 });
 
 test('--device cuda without a GPU says what was found', async () => {
@@ -219,4 +255,29 @@ test('a second signal ends at once, even while the engine computes', async () =>
   clearInterval(again);
   assert.ok(signal === 'SIGTERM' || code === 143, `${code} ${signal}`);
   assert.ok(existsSync(at('twice', 'config.json')));
+});
+
+test('a signal before the first step ends the run at once, and nothing is written', async () => {
+  const running = start(['train', '--preset', 'toy', '--set', 'data.workers=0', '--set', 'data.image=256', '--out', 'early'], {
+    cwd: folder,
+  });
+  // Drawing the emoji at this size takes a minute; nothing is said of it in the first ten seconds, so time alone is waited for.
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  running.kill('SIGINT');
+  const { code, stderr } = await running.ended;
+  assert.equal(code, 75, stderr);
+  assert.match(stderr, /stopped before the first step; nothing was written\n$/);
+  assert.ok(!existsSync(at('early')));
+});
+
+test('training that diverges says so, and what to change', async () => {
+  const wild = ['--data', 'pictures', '--quiet', '--set', 'train.learningRate=1e30'];
+  const long = await run([...TOY, ...wild, '--out', 'wild', '--set', 'train.images=1600']);
+  assert.equal(long.code, 1);
+  assert.match(long.stderr, /the gradient was not finite in \d+ steps in a row.*No weights had been saved yet\. Lower train\.learningRate/);
+  const lines = readFileSync(at('wild', 'metrics.jsonl'), 'utf8').trim().split('\n');
+  assert.equal((JSON.parse(lines.at(-1) as string) as { effectiveRank: unknown }).effectiveRank, null);
+  const short = await run([...TOY, ...wild, '--out', 'wilder']);
+  assert.equal(short.code, 1);
+  assert.match(short.stderr, /no effective rank: .* not finite.*the network has diverged\. Train it with a lower train\.learningRate/);
 });

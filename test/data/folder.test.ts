@@ -168,6 +168,16 @@ test('a circle of links is refused, not followed for ever', async (t) => {
   assert.match(refusal(folder), /link/);
 });
 
+test('a link that leads nowhere is no class and no picture', async (t) => {
+  const folder = temporaryFolder(t);
+  await picture(join(folder, 'a', '1.png'));
+  await picture(join(folder, 'a', '2.png'));
+  symlinkSync('/nowhere', join(folder, 'gone'));
+  symlinkSync('/nowhere', join(folder, 'a', 'gone'));
+  const { train, heldOut } = openFolder(folder, SMALL);
+  assert.deepEqual([train.length, heldOut.length, train.classes], [1, 1, ['a']]);
+});
+
 test('a broken picture stops by default, with its path and the reason', async (t) => {
   const folder = temporaryFolder(t);
   for (let i = 0; i < 4; i++) put(join(folder, 'a', `${i}.jpg`), 'not a picture');
