@@ -24,17 +24,13 @@ export function engineInfo(): EngineInfo {
   const [, version, , path, blas, , kernelProblem] = engine().engine();
   return {
     version,
-    cuda: cudaNames(),
+    cuda: engine().cudaNames(),
     threads: engine().threads(),
     blas: realPath(blas),
     bf16: hasBf16(),
     path: realPath(path),
     ...(kernelProblem ? { kernelProblem } : {}),
   };
-}
-
-function cudaNames(): string[] {
-  return engine().cudaNames();
 }
 
 function realPath(path: string): string {
