@@ -33,7 +33,7 @@ export function freePath(name: string, extension: string): string {
 
 /**
  * Checks, before any work, that a file can be made there.
- * @throws UsageError when something is there and may not be replaced, or its folder is not there
+ * @throws UsageError when something is there and may not be replaced, or its folder is not there; DiskError when that may not be written to
  */
 export function checkFile(path: string, overwrite: boolean): void {
   if (disk.exists(path)) {
@@ -42,6 +42,7 @@ export function checkFile(path: string, overwrite: boolean): void {
   }
   const folder = join(path, '..');
   if (!disk.exists(folder)) throw new UsageError(`there is no folder '${folder}' to write '${path}' into: make it first`);
+  disk.checkWritable(disk.exists(path) ? folder : path);
 }
 
 /** As checkFile, for a PNG. @throws UsageError also for another extension */

@@ -88,6 +88,7 @@ function folderSink(path: string, { total, size, channels, classes, overwrite }:
   const names = there ? disk.list(path) : [];
   if (names.length > 0 && !overwrite)
     throw new UsageError(`the folder '${path}' is not empty: choose another --out, or add --overwrite to replace the samples in it`);
+  disk.checkWritable(path);
   const digits = Math.max(6, String(total - 1).length);
   return {
     add: async (first, pixels, labels) => {

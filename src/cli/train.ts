@@ -128,7 +128,7 @@ function readConfigFile(path: string): Record<string, unknown> {
   return settings;
 }
 
-/** What can be refused before pictures are read, which may take long. @throws UsageError */
+/** What can be refused before pictures are read, which may take long. @throws UsageError, and as RunFolder.check */
 function checkBefore(config: RunConfig, out: string, data: string | undefined): void {
   modelConfig(config, { channels: 3, classes: 1 });
   const { source } = config.data;
@@ -136,9 +136,7 @@ function checkBefore(config: RunConfig, out: string, data: string | undefined): 
     throw new UsageError(
       `preset '${config.preset}' wants pictures of yours (its own place for them, '${source}', is not there): --data FOLDER, with a sub-folder for each class`,
     );
-  if (disk.exists(out) && (disk.stat(out).kind !== 'folder' || disk.list(out).length > 0)) {
-    throw new UsageError(`'${out}' exists and is not empty; a run is never written over: choose another --out, or remove it`);
-  }
+  RunFolder.check(out);
 }
 
 function presetSection(): Section {

@@ -62,6 +62,8 @@ export interface Disk {
   /** Renames a file or a folder, then syncs the folder it is in. An existing file, or empty folder, at `to` is replaced. */
   rename(from: string, to: string): void;
   exists(path: string): boolean;
+  /** Throws unless something could be made at the path now, as far as rights go: of it, or of the nearest folder above it that exists. To ask before long work. */
+  checkWritable(path: string): void;
   /** Names in a folder, in order of their UTF-16 units. */
   list(path: string): string[];
   stat(path: string): Stat;
@@ -72,6 +74,7 @@ export interface Disk {
 /** The system calls below, as Node names them. */
 export type Calls = Pick<
   typeof fs,
+  | 'accessSync'
   | 'closeSync'
   | 'fstatSync'
   | 'fsyncSync'
@@ -249,6 +252,13 @@ export function openDisk(calls: Calls): Disk {
           throw error;
         }
       }),
+
+    checkWritable: (path) => {
+      let there = resolve(path);
+      while (dirname(there) !== there && attempt('read', there, () => calls.statSync(there, { throwIfNoEntry: false })) === undefined)
+        there = dirname(there);
+      attempt('write', path, () => calls.accessSync(there, fs.constants.W_OK));
+    },
 
     list: (path) => attempt('read', path, () => calls.readdirSync(path).sort()),
 

@@ -18,11 +18,12 @@ export class RunFolder {
     private readonly disk: Disk,
   ) {}
 
-  /** @throws UsageError when something is there already: a run is never written over. */
+  /** @throws UsageError when something is there already: a run is never written over; DiskError when it could not be written. */
   static check(path: string, disk: Disk = realDisk): void {
     if (disk.exists(path) && (disk.stat(path).kind !== 'folder' || disk.list(path).length > 0)) {
       throw new UsageError(`'${path}' exists and is not empty; a run is never written over: choose another --out, or remove it`);
     }
+    disk.checkWritable(path);
   }
 
   /** Makes the folder. @throws UsageError as `check` */

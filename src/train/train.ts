@@ -83,6 +83,7 @@ const EVALUATED = 512;
 export async function train(config: RunConfig, options: TrainOptions): Promise<Evaluation> {
   const { data: wanted, train: plan, objective } = config;
   const { device, compute, report, signal } = options;
+  RunFolder.check(options.out);
   const setUp = (what: 'pictures' | 'floor') => (done: number, of: number) => {
     if (signal.aborted) throw new InterruptedError('stopped before the first step; nothing was written');
     options.onSetUp?.(what, done, of);
@@ -96,7 +97,6 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
   });
   const { channels, classes } = data.train;
   const model = modelConfig(config, { channels, classes: classes.length });
-  RunFolder.check(options.out);
   const stepper = new Stepper(config, model, device, compute);
   const floor = await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent, progress: setUp('floor') });
   // Made last, so that a start that fails leaves nothing behind.

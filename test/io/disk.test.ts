@@ -40,6 +40,25 @@ const fails = (action: () => unknown, code: string, ...patterns: RegExp[]): void
   });
 };
 
+test('checkWritable asks the nearest folder that is there', () => {
+  const deep = join(folder, 'not', 'yet', 'there.png');
+  disk.checkWritable(deep);
+  disk.checkWritable(folder);
+  const asked: string[] = [];
+  const denied: Calls = {
+    ...fs,
+    accessSync: (path) => {
+      asked.push(String(path));
+      throw Object.assign(new Error('no'), { code: 'EROFS' });
+    },
+  };
+  assert.throws(
+    () => openDisk(denied).checkWritable(deep),
+    (error) => error instanceof DiskError && /cannot write .*there\.png: its file system is read-only/.test(error.message),
+  );
+  assert.deepEqual(asked, [folder]);
+});
+
 test('what is written is read: text, bytes, chunks, appended lines', () => {
   const path = join(folder, 'file');
   disk.writeFileAtomic(path, 'Größe\n');
