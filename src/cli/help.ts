@@ -24,7 +24,7 @@ export function programHelp(commands: readonly (readonly [name: string, about: s
     ]),
     '',
     '`dsd COMMAND --help` lists the flags. Results go to stdout, progress to stderr.',
-    'Exit codes: 0 done, 1 failed, 2 wrong usage, 75 interrupted with everything saved.',
+    'Exit codes: 0 done, 1 failed, 2 wrong usage, 75 interrupted with the weights saved, if there were any yet.',
     '',
   ].join('\n');
 }

@@ -10,7 +10,7 @@ export interface ErrorOptions {
 
 /** The base of all errors for the user. Throw one of its three kinds. */
 export abstract class DsdError extends Error {
-  /** What the process exits with: 1 failed, 2 wrong usage, 75 interrupted but saved and resumable. */
+  /** What the process exits with: 1 failed, 2 wrong usage, 75 interrupted, with nothing lost that could be saved. */
   abstract readonly exitCode: 1 | 2 | 75;
 
   constructor(message: string, options?: ErrorOptions) {
@@ -29,7 +29,7 @@ export class FailureError extends DsdError {
   override readonly exitCode = 1;
 }
 
-/** Stopped on request with everything saved: the run can be resumed (75 is EX_TEMPFAIL, which schedulers take for "try again"). */
+/** Stopped on request, with the weights saved if there were any yet. 75 is EX_TEMPFAIL, which schedulers take for "try again". */
 export class InterruptedError extends DsdError {
   override readonly exitCode = 75;
 }

@@ -34,6 +34,14 @@ export interface Stacked {
   readonly count: number;
 }
 
+/** What a step takes beside gradients. */
+export interface MuonStep {
+  readonly learningRate: number;
+  readonly weightDecay: number;
+  readonly scale: Tensor; // 0-d
+  readonly finite: Tensor; // 0-d bool
+}
+
 /** All matrices of one shape, with their momentum. */
 export class MuonGroup {
   /** (M, r, q) */
@@ -52,9 +60,9 @@ export class MuonGroup {
 
   /**
    * One step from the members' gradients, which are divided by `scale` first; where `finite` (0-d bool) is false nothing changes. Runs without
-   * gradient.
+   * gradient. Weight decay is decoupled, as AdamW's: learningRate * weightDecay of each weight is taken away.
    */
-  update(gradients: readonly Tensor[], learningRate: number, scale: Tensor, finite: Tensor): void {
+  update(gradients: readonly Tensor[], { learningRate, weightDecay, scale, finite }: MuonStep): void {
     const [r, q] = [this.rows, this.columns];
     scope(() => {
       const nesterov = scope(() => {
@@ -65,7 +73,8 @@ export class MuonGroup {
       const update = orthogonalize(nesterov, this.compute).mul_(-learningRate * 0.2 * Math.sqrt(Math.max(r, q)));
       let at = 0;
       for (const { weight, count } of this.members) {
-        weight.add_(where(finite, update.narrow(0, at, count).reshape(...weight.shape), 0));
+        const own = update.narrow(0, at, count).reshape(...weight.shape);
+        weight.add_(where(finite, weightDecay > 0 ? own.sub(weight.mul(learningRate * weightDecay)) : own, 0));
         at += count;
       }
     });

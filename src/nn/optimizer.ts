@@ -79,7 +79,7 @@ export class Optimizer {
         for (const group of this.groups) {
           // A block is used whole or not at all, so that a group has all of its gradients or none.
           const found = group.members.flatMap(({ name }) => of.get(name) ?? []);
-          if (found.length === group.members.length) group.update(found, learningRate, gradScale, finite);
+          if (found.length === group.members.length) group.update(found, { learningRate, weightDecay, scale: gradScale, finite });
         }
         return norm;
       }),

@@ -4,7 +4,7 @@ import { key } from '../../src/core/random.js';
 import { orthogonalize } from '../../src/nn/muon.js';
 import { Average, Optimizer } from '../../src/nn/optimizer.js';
 import { Weights } from '../../src/nn/weights.js';
-import { noGrad, randn, scope, svdvals, type Tensor, tensor } from '../../src/torch/index.js';
+import { noGrad, randn, scope, svdvals, type Tensor, tensor, zerosLike } from '../../src/torch/index.js';
 import { assertClose, Fixture } from '../dsd/fixtures.js';
 
 const OPTIONS = {
@@ -83,6 +83,19 @@ describe('Muon', () => {
       const moved = together.get('w');
       for (let i = 0; i < 3; i++) assertClose(moved.narrow(0, 8 * i, 8), values(apart.get(`w${i}`)), 1e-12, `matrix ${i}`);
       assert.ok(Number(moved.sub(start).norm().item()) > 0.1, 'it moved');
+    }));
+
+  test('weight decay takes its share of every weight, whatever the gradient', () =>
+    scope(() => {
+      const start = randn(key(1, 'w'), 0, [8, 4], { dtype: 'float64' });
+      const decayed = (weightDecay: number, gradient: Tensor): Tensor => {
+        const weights = new Weights(new Map([['w', start.clone()]]));
+        new Optimizer(weights, { ...OPTIONS, weightDecay, muon: new Map([['w', 1]]) }).update([gradient], 0.1);
+        return weights.get('w');
+      };
+      assertClose(decayed(0.5, zerosLike(start)), values(start.mul(0.95)), 1e-12, 'no gradient');
+      const gradient = randn(key(2, 'g'), 0, [8, 4], { dtype: 'float64' });
+      assertClose(decayed(0.5, gradient), values(decayed(0, gradient).sub(start.mul(0.05))), 1e-12, 'gradient');
     }));
 });
 
