@@ -6,7 +6,7 @@ import { summarize } from '../data/summary.js';
 import { defineCommand } from './command.js';
 import { checkPng, freePath, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress } from './progress.js';
-import { count, counted, table } from './text.js';
+import { count, counted, skipped, table } from './text.js';
 
 /** Classes that have a line in the table; the rest is counted, and --json has all. */
 const MOST_ROWS = 60;
@@ -50,7 +50,7 @@ export const data = defineCommand({
     const set = await openData(spec, {
       size: flags.size ?? 32,
       ...(flags.broken ? { broken: flags.broken } : {}),
-      onBroken: ({ path, reason, replacedBy }) => progress.note(`skipped ${path}: ${reason}; ${replacedBy} stands in`),
+      onBroken: (broken) => progress.note(skipped(broken)),
       onProgress: (done, of) => progress.update(`reading pictures: ${count(done)} of ${count(of)}`),
     });
     const summary = summarize(set);

@@ -7,7 +7,7 @@ import { ENGINE, inBatches, openEngine } from './engine.js';
 import { openModel } from './model.js';
 import { print, printJson, RESULT } from './output.js';
 import { openProgress } from './progress.js';
-import { count, counted, decibels, duration, figure, table } from './text.js';
+import { count, counted, decibels, duration, figure, skipped, table } from './text.js';
 
 const STAGES: Readonly<Record<Stage, string>> = {
   reconstruction: 'reconstructing',
@@ -50,7 +50,10 @@ export const evaluate = defineCommand({
     const { guidance, ...defaults } = samplerOptions(config);
     const spec = flags.data ?? config.data.source;
     progress.update(`opening ${spec}`);
-    const data = await openData(spec, { size: model.image, channels: model.channels, broken: config.data.broken });
+    const data = await openData(spec, {
+      ...{ size: model.image, channels: model.channels, broken: config.data.broken },
+      onBroken: (broken) => progress.note(skipped(broken)),
+    });
     const batch = flags.batch ?? 128;
     const evaluation = runEvaluation({
       ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data },

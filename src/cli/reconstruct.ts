@@ -2,7 +2,7 @@
 import { basename, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { UsageError } from '../core/errors.js';
-import { looksLikePicture } from '../data/folder.js';
+import { type Broken, looksLikePicture } from '../data/folder.js';
 import { hasIdxFiles } from '../data/idx.js';
 import { DATA_NAMES, openData } from '../data/open.js';
 import { pairGrid, writePng } from '../data/picture.js';
@@ -18,7 +18,7 @@ import { openModel } from './model.js';
 import { checkPng, freePath, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { gridScale } from './sink.js';
-import { count, counted, decibels, table } from './text.js';
+import { count, counted, decibels, skipped, table } from './text.js';
 
 /** Pairs in a picture, and files that have a line each. */
 const SHOWN = 32;
@@ -156,7 +156,8 @@ async function openSource(
     throw new UsageError(`the pictures of ${spec} are grey, and this model was made for colour`);
   progress.update(`opening ${spec}`);
   const onProgress = (done: number, of: number): void => progress.update(`reading pictures: ${count(done)} of ${count(of)}`);
-  return { source: (await openData(spec, { size, channels, broken: config.data.broken, onProgress })).heldOut };
+  const onBroken = (broken: Broken): void => progress.note(skipped(broken));
+  return { source: (await openData(spec, { size, channels, broken: config.data.broken, onProgress, onBroken })).heldOut };
 }
 
 /** Paths of the pictures, or undefined where a data set is meant. @throws UsageError */

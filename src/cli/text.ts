@@ -1,10 +1,14 @@
 /** Numbers, times and tables as people read them. */
+import type { Broken } from '../data/folder.js';
 
 /** 25000 -> 25,000. */
 export const count = (n: number): string => n.toLocaleString('en-GB');
 
 /** A line for a terminal: names of classes and files may hold any character, and those that would move the cursor or colour it are shown as a mark. */
 export const plain = (line: string): string => line.replaceAll(/\p{Cc}/gu, '\ufffd');
+
+/** What is said of a broken picture that is left out. */
+export const skipped = ({ path, reason, replacedBy }: Broken): string => `skipped ${path}: ${reason}; ${replacedBy} stands in`;
 
 /** A count with its noun: '1 picture', '2 pictures'. */
 export const counted = (n: number, noun: string, plural = `${noun}s`): string => `${count(n)} ${n === 1 ? noun : plural}`;

@@ -15,7 +15,7 @@ import { hanging } from './help.js';
 import { print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { invocation, quoted } from './self.js';
-import { count, counted, decibels, duration, figure, short, table } from './text.js';
+import { count, counted, decibels, duration, figure, short, skipped, table } from './text.js';
 
 export const train = defineCommand({
   name: 'train',
@@ -68,7 +68,7 @@ export const train = defineCommand({
         report: (event) => view.show(event),
         onSetUp: (what, done, of) =>
           progress.update(`${what === 'pictures' ? 'reading pictures' : 'measuring the floor'}: ${count(done)} of ${count(of)}`),
-        onBroken: ({ path, reason, replacedBy }) => progress.note(`skipped ${path}: ${reason}; ${replacedBy} stands in`),
+        onBroken: (broken) => progress.note(skipped(broken)),
       });
       progress.clear();
       const seconds = (performance.now() - began) / 1000;

@@ -107,6 +107,18 @@ test('data and pictures that cannot be used exit 1, with the path', async () => 
   ]);
 });
 
+test('broken pictures that are skipped are named, in training as in reconstruction', async () => {
+  for (const part of ['train', 'val']) cpSync(at('pictures', part), at('mixed', part), { recursive: true });
+  writeFileSync(at('mixed', 'train', 'dark', '3.png'), 'hello');
+  writeFileSync(at('mixed', 'val', 'dark', '25.png'), 'hello');
+  const trained = await run([...TOY, '--data', 'mixed', '--out', 'mended', '--set', 'data.broken=skip']);
+  assert.equal(trained.code, 0, trained.stderr);
+  assert.match(trained.stderr, /^skipped mixed\/train\/dark\/3\.png: it is not a JPEG.*; mixed\/train\/dark\/4\.png stands in$/m);
+  const rebuilt = await run(['reconstruct', 'mended', '--out', 'mended.png']);
+  assert.equal(rebuilt.code, 0, rebuilt.stderr);
+  assert.match(rebuilt.stderr, /^skipped mixed\/val\/dark\/25\.png: /m);
+});
+
 test('weights that are cut off, no weights at all, or another network exit 1, with what was found', async () => {
   const whole = readFileSync(at('run', 'weights.safetensors'));
   writeFileSync(at('cut-header.safetensors'), whole.subarray(0, 900));
