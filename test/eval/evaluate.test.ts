@@ -12,6 +12,7 @@ import { pcaPsnr } from '../../src/eval/pca.js';
 import { spread } from '../../src/eval/pictures.js';
 import { measureReconstruction } from '../../src/eval/reconstruction.js';
 import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+import { liveTensors } from '../torch/live.js';
 
 setThreads(1); // tensors this small gain nothing from more, and test files run side by side
 
@@ -55,7 +56,7 @@ const MODEL: ModelConfig = {
 
 test('the classifier learns, gives the same for a seed, and judges each picture by itself', async () => {
   const [train, heldOut] = [corners(90, 1), corners(30, 2)];
-  const before = memory().live;
+  const before = await liveTensors();
   const options = { device: 'cpu', seed: 5, steps: 16, batch: 24 } as const;
   const steps: number[] = [];
   const classifier = await Classifier.train(train, { ...options, progress: (step) => steps.push(step) });
@@ -130,7 +131,7 @@ const input = (changes: Partial<EvaluateInput> = {}): EvaluateInput => {
 
 test('an evaluation gives every figure with its protocol, and frees what it made', async () => {
   const asked = input();
-  const before = memory().live;
+  const before = await liveTensors();
   const drawn = new Map<number, number[][]>();
   const stages = new Set<string>();
   const report = await evaluate({
@@ -265,7 +266,7 @@ test('what does not fit is refused before any work', async () => {
 
 test('an evaluation that is stopped frees what it made', async () => {
   const asked = input();
-  const before = memory().live;
+  const before = await liveTensors();
   for (const stopped of ['classifier', 'reference', 'reconstruction', 'samples']) {
     const failing = evaluate({
       ...asked,

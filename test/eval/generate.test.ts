@@ -8,6 +8,7 @@ import type { SamplerOptions } from '../../src/dsd/sampler.js';
 import type { ModelConfig } from '../../src/dsd/sizes.js';
 import { Weights } from '../../src/nn/weights.js';
 import { arange, full, memory, noGrad, randn, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+import { liveTensors } from '../torch/live.js';
 import { fixture, relative } from './oracle.js';
 
 setThreads(1); // tensors this small gain nothing from more, and test files run side by side
@@ -65,12 +66,12 @@ test("pictures are those of the oracle's samplers, decoded", () => {
   });
 });
 
-test('memory is flat over the steps, and nothing is left but the pictures', () => {
+test('memory is flat over the steps, and nothing is left but the pictures', async () => {
   const model = Model.init(CONFIG, 1, { device: 'cpu' });
   const noise = randn(key(1, 'sample'), 0, model.latentShape(3), { device: 'cpu' });
   const labels = arange(3, { dtype: 'int64' });
   for (const solver of ['euler', 'heun'] as const) {
-    const before = memory().live;
+    const before = await liveTensors();
     const seen: { pair: boolean; live: number }[] = [];
     const watched = {
       config: model.config,

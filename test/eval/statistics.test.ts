@@ -10,6 +10,7 @@ import { PsnrMeter, psnr } from '../../src/eval/psnr.js';
 import { effectiveRank, latentHealth, RankMeter } from '../../src/eval/rank.js';
 import { Reference } from '../../src/eval/reference.js';
 import { cat, layerNorm, memory, randn, scope, setThreads, type Tensor, tensor, zeros } from '../../src/torch/index.js';
+import { liveTensors } from '../torch/live.js';
 import { fixture, relative } from './oracle.js';
 
 setThreads(1); // tensors this small gain nothing from more, and test files run side by side
@@ -209,8 +210,8 @@ test('a class mean is precise and covers nothing', () => {
   });
 });
 
-test('meters hold a few tensors, outside of scopes, and let go of them', () => {
-  const before = memory().live;
+test('meters hold a few tensors, outside of scopes, and let go of them', async () => {
+  const before = await liveTensors();
   const [rank, quality] = [new RankMeter(), new PsnrMeter()];
   for (let i = 0; i < 5; i++)
     scope(() => {

@@ -5,12 +5,13 @@ import { memory, noGrad, scope, setThreads, type Tensor } from '../../src/torch/
 import { modelConfig, resolveConfig } from '../../src/train/config.js';
 import { findPreset } from '../../src/train/presets.js';
 import { type StepOutput, Stepper } from '../../src/train/step.js';
+import { liveTensors } from '../torch/live.js';
 import { discs } from './synthetic.js';
 
 setThreads(1);
 
 test('a step that is skipped leaves nothing behind, the centre of the representation loss included; all is freed', async () => {
-  const before = memory().live;
+  const before = await liveTensors();
   const config = resolveConfig(findPreset('toy').settings, { train: { batch: 8 } });
   const source = discs(16, config.data.image);
   const stepper = new Stepper(config, modelConfig(config, { channels: 3, classes: source.classes.length }), 'cpu', 'float32');
