@@ -8,6 +8,7 @@ import type { Tensor } from './tensor.js';
 
 const RMS_NORM = new Op('aten::rms_norm');
 const ATTENTION = new Op('aten::scaled_dot_product_attention');
+const SIZE = new Op('aten::size.int');
 
 /** Asked once. */
 const known = new Map<Op, boolean>();
@@ -28,8 +29,15 @@ export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-6): Tensor {
   return weight ? normed.mul(weight) : normed;
 }
 
-/** softmax(q k^T / sqrt(d)) v, for q (..., n, d), k and v (..., m, d). */
+/**
+ * softmax(q k^T / sqrt(d)) v, for q (..., n, d), k and v (..., m, d).
+ * @throws TypeError when k and v differ in length: libtorch 2.11 takes that on a CPU, and reads beyond v's end
+ */
 export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
+  if (SIZE.call(h(k), -2) !== SIZE.call(h(v), -2))
+    throw new TypeError(
+      `aten::scaled_dot_product_attention: keys and values must be as many, got k of shape ${k.shape} and v of shape ${v.shape}`,
+    );
   if (has(ATTENTION)) return ATTENTION.one(h(q), h(k), h(v));
   // The scale goes on q, the smallest of the factors, before the product: it then stays in range for half precision too.
   return q

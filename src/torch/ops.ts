@@ -248,7 +248,7 @@ export function crossEntropy(logits: Tensor, target: Tensor, options: { reductio
 export function l1Loss(x: Tensor, target: Tensor, reduction: Reduction = 'mean'): Tensor {
   return L1.one(h(x), h(target), reductionCode('l1Loss', reduction));
 }
-/** Along a dimension, which goes away. */
+/** Along a dimension, which goes away. What `eps` does to vectors shorter than it differs between versions of libtorch. */
 export function cosineSimilarity(a: Tensor, b: Tensor, dim = 1, eps = 1e-8): Tensor {
   return COSINE.one(h(a), h(b), dim, eps);
 }
