@@ -6,20 +6,10 @@
  */
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { FailureError } from '../core/errors.js';
+import { dirname, join, resolve } from 'node:path';
+import { attempt, codeOf, fault } from './disk-error.js';
 
-/** A disk operation failed. `code` is the system's name of the reason ('ENOSPC'), `path` the file concerned. */
-export class DiskError extends FailureError {
-  constructor(
-    message: string,
-    readonly code: string,
-    readonly path: string,
-    cause: unknown,
-  ) {
-    super(message, { cause });
-  }
-}
+export { DiskError } from './disk-error.js';
 
 export interface Stat {
   readonly size: number;
@@ -44,7 +34,7 @@ export type Content = string | Uint8Array | Iterable<Uint8Array>;
 
 /** Every method throws DiskError. */
 export interface Disk {
-  /** Makes a folder and those above it; no error if it exists. */
+  /** Makes a folder and those above it, and syncs the folders that they are entered in; no error if it exists. */
   mkdir(path: string): void;
   /** A whole regular file. @param limit the most bytes to accept: a file that should be small may be hostile */
   readFile(path: string, limit?: number): Uint8Array<ArrayBuffer>;
@@ -55,10 +45,16 @@ export interface Disk {
    * the temporary one is gone. A symbolic link at the path is replaced, not followed.
    */
   writeFileAtomic(path: string, content: Content): void;
-  /** Creates a file with its content, synced, only if nothing is there; false if something is. For locks. */
+  /** Creates a file with its content, synced, its folder too, only if nothing is there; false if something is. After an error it is gone. For locks. */
   createNew(path: string, content: string): boolean;
+  /** Creates a file with its content, synced; code EEXIST if something is there. After an error it is gone. Its folder is not synced: for files of a folder that is synced once, when whole. */
+  writeNew(path: string, content: Content): void;
   /** Adds to the end of a file, made if absent. What was written of a failed append is taken back. Not synced. */
   append(path: string, content: string | Uint8Array): void;
+  /** Has the content of a file reach the device. A new file needs `syncFolder` of its folder as well. */
+  sync(path: string): void;
+  /** Has the names in a folder reach the device: what was made, renamed and removed there. */
+  syncFolder(path: string): void;
   /** Renames a file or a folder, then syncs the folder it is in. An existing file, or empty folder, at `to` is replaced. */
   rename(from: string, to: string): void;
   exists(path: string): boolean;
@@ -136,6 +132,23 @@ export function openDisk(calls: Calls): Disk {
       if (code !== 'ENOENT' || parent === path || calls.statSync(parent, { throwIfNoEntry: false })) throw error;
       makeFolder(parent);
       makeFolder(path);
+      return;
+    }
+    syncFolder(dirname(resolve(path)));
+  };
+
+  /** A new file, synced; gone again after an error. */
+  const makeFile = (path: string, content: Content): void => {
+    let made = false;
+    try {
+      withFile(path, 'wx', (fd) => {
+        made = true;
+        writeAll(fd, content);
+        calls.fsyncSync(fd);
+      });
+    } catch (error) {
+      if (made) quietly(() => calls.unlinkSync(path));
+      throw error;
     }
   };
 
@@ -190,17 +203,12 @@ export function openDisk(calls: Calls): Disk {
     writeFileAtomic: (path, content) =>
       attempt('write', path, () => {
         const target = resolve(path);
-        const temporary = join(dirname(target), `.dsd-${randomBytes(6).toString('hex')}.tmp`);
-        let made = false;
+        const temporary = temporaryBeside(target);
+        makeFile(temporary, content);
         try {
-          withFile(temporary, 'wx', (fd) => {
-            made = true;
-            writeAll(fd, content);
-            calls.fsyncSync(fd);
-          });
           calls.renameSync(temporary, target);
         } catch (error) {
-          if (made) quietly(() => calls.unlinkSync(temporary));
+          quietly(() => calls.unlinkSync(temporary));
           throw error;
         }
         syncFolder(dirname(target));
@@ -208,21 +216,22 @@ export function openDisk(calls: Calls): Disk {
 
     createNew: (path, content) =>
       attempt('write', path, () => {
-        let made = false;
         try {
-          withFile(path, 'wx', (fd) => {
-            made = true;
-            writeAll(fd, content);
-            calls.fsyncSync(fd);
-          });
+          makeFile(path, content);
         } catch (error) {
-          if (made) quietly(() => calls.unlinkSync(path));
-          else if (codeOf(error) === 'EEXIST') return false;
+          if (codeOf(error) === 'EEXIST') return false;
           throw error;
         }
-        syncFolder(dirname(resolve(path)));
+        try {
+          syncFolder(dirname(resolve(path)));
+        } catch (error) {
+          quietly(() => calls.unlinkSync(path));
+          throw error;
+        }
         return true;
       }),
+
+    writeNew: (path, content) => attempt('write', path, () => makeFile(path, content)),
 
     append: (path, content) =>
       attempt('write', path, () =>
@@ -236,6 +245,18 @@ export function openDisk(calls: Calls): Disk {
           }
         }),
       ),
+
+    sync: (path) =>
+      attempt('write', path, () => {
+        const { fd } = openFile(path);
+        try {
+          calls.fsyncSync(fd);
+        } finally {
+          quietly(() => calls.closeSync(fd));
+        }
+      }),
+
+    syncFolder: (path) => attempt('write', path, () => syncFolder(path)),
 
     rename: (from, to) =>
       attempt('write', to, () => {
@@ -275,7 +296,18 @@ export function openDisk(calls: Calls): Disk {
 /** The real disk. */
 export const disk: Disk = openDisk(fs);
 
-function chunksOf(content: Content): Iterable<Uint8Array> {
+/** A new name in the folder of `path`, of the kind that a sweep removes after a crash. */
+export function temporaryBeside(path: string): string {
+  return join(dirname(resolve(path)), `.dsd-${randomBytes(6).toString('hex')}.tmp`);
+}
+
+/** Whether a name is one of `temporaryBeside`. */
+export function isTemporary(name: string): boolean {
+  return /^\.dsd-[0-9a-f]+\.tmp$/.test(name);
+}
+
+/** The chunks of a content, each asked for when the one before is used. */
+export function chunksOf(content: Content): Iterable<Uint8Array> {
   if (typeof content === 'string') return [new TextEncoder().encode(content)];
   return content instanceof Uint8Array ? [content] : content;
 }
@@ -286,80 +318,5 @@ function quietly(action: () => void): void {
     action();
   } catch {
     // the first error is the one to report
-  }
-}
-
-/** Our own reasons, beside the system's. */
-function fault(code: string, message: string): Error {
-  return Object.assign(new Error(message), { code });
-}
-
-function codeOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
-}
-
-type Verb = 'read' | 'write' | 'remove' | 'make folder';
-
-/** Runs an operation and turns a system's error into one for the user; errors of other kinds (a bug, or a chunk's maker) pass. */
-function attempt<T>(verb: Verb, path: string, action: () => T): T {
-  try {
-    return action();
-  } catch (error) {
-    if (error instanceof DiskError) throw error;
-    const noMemory = error instanceof RangeError && /allocation failed|array length/i.test(error.message);
-    const code = noMemory ? 'ENOMEM' : codeOf(error);
-    if (code === undefined) throw error;
-    throw new DiskError(`cannot ${verb} ${path}: ${explain(code, verb, path, error as Error)}`, code, path, error);
-  }
-}
-
-/** What happened and what to do about it. */
-function explain(code: string, verb: Verb, path: string, error: Error): string {
-  switch (code) {
-    case 'ENOSPC':
-      return 'the disk is full. Free some space or choose a folder on another disk';
-    case 'EDQUOT':
-      return 'your disk quota is used up. Remove files of yours or choose a folder on another disk';
-    case 'EACCES':
-    case 'EPERM':
-      return `permission denied. Check the owner and the rights of it and of its folder${verb === 'read' ? '' : ', or choose another path'}`;
-    case 'EROFS':
-      return 'its file system is read-only. Choose a folder elsewhere';
-    case 'ENOENT':
-      if (verb === 'make folder') return 'its file system takes no new folders there. Choose another path';
-      return verb === 'read'
-        ? 'no such file or folder. Check the path'
-        : `the folder ${dirname(resolve(path))} does not exist. Make it first or check the path`;
-    case 'ENOTDIR':
-      return 'a part of this path is a file where a folder is needed. Check the path';
-    case 'EISDIR':
-      return 'it is a folder, and a file is needed. Check the path';
-    case 'EEXIST':
-    case 'ENOTEMPTY':
-      return 'something else exists there already. Choose another path or move it away';
-    case 'EMFILE':
-    case 'ENFILE':
-      return 'too many files are open. Close other programs, use fewer workers, or raise the limit (`ulimit -n`)';
-    case 'EIO':
-      return 'the device reported an input/output error. Check the disk and the cable (`dmesg` says more), and copy what still reads';
-    case 'ENAMETOOLONG':
-      return `the path is too long (its last part has ${basename(path).length} characters). Choose a shorter one`;
-    case 'ELOOP':
-      return 'symbolic links lead round in a circle. Check the path';
-    case 'EFBIG':
-      return 'the file would be larger than its file system or your limit (`ulimit -f`) allows';
-    case 'ENOMEM':
-      return 'there is not enough memory to hold it. Close other programs or use a machine with more';
-    case 'ERR_INVALID_ARG_VALUE':
-      return 'this is not a path: it holds a zero byte';
-    case 'DSD_SPECIAL':
-      return 'it is a pipe or a device, and a regular file is needed';
-    case 'DSD_SHORT':
-      return `${error.message}: the file is cut off, or another program is writing it`;
-    case 'DSD_LARGE':
-      return `${error.message}. Check that it is the file you meant`;
-    default:
-      return error.message;
   }
 }
