@@ -4,7 +4,7 @@
  * a tensor's by its shape, its offsets and the file, which must all agree.
  *
  * Stricter than the format's own reader: no duplicate key at any level (also when written with other escapes), no field that is not
- * known, no lone surrogate, no boolean but 0 and 1, bounded counts. Little-endian machines only, as everywhere here.
+ * known, no lone surrogate, no boolean but 0 and 1, bounded counts of names and axes. Little-endian machines only, as everywhere here.
  */
 import { FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from './disk.js';
@@ -41,7 +41,11 @@ const WIDTH: ReadonlyMap<string, number> = new Map<SafeDType, number>([
 ]);
 const METADATA = '__metadata__';
 const MAX_HEADER = 2 ** 24;
+/** Names in one object, of tensors or of metadata: a header full of short ones would take many times its size in memory. */
+const MAX_NAMES = 2 ** 17;
 const MAX_RANK = 32;
+/** Characters of a file's text that a message quotes. */
+const MAX_QUOTED = 80;
 const LENGTH_BYTES = 8;
 
 interface Entry {
@@ -88,7 +92,7 @@ export function encodeSafetensors(
     throw new SafetensorsError(`cannot write safetensors: ${problem}`);
   };
   const text = (value: string, what: string): string => {
-    if (!wellFormed(value)) fail(`${what} ${JSON.stringify(value)} is not valid Unicode`);
+    if (!wellFormed(value)) fail(`${what} ${quote(value)} is not valid Unicode`);
     return JSON.stringify(value);
   };
   const width = (tensor: SafeTensor): number => WIDTH.get(tensor.dtype) ?? 0;
@@ -101,14 +105,15 @@ export function encodeSafetensors(
   let end = 0;
   for (const [name, { dtype, shape, data }] of order) {
     if (name === METADATA) fail(`a tensor cannot be called ${METADATA}`);
-    const length = byteLength(dtype, shape) ?? fail(`tensor ${JSON.stringify(name)} has the impossible type ${dtype} [${shape}]`);
-    if (data.byteLength !== length)
-      fail(`tensor ${JSON.stringify(name)} has ${data.byteLength} bytes where ${dtype} [${shape}] takes ${length}`);
-    if (dtype === 'BOOL' && data.some((byte) => byte > 1)) fail(`tensor ${JSON.stringify(name)} has a boolean that is neither 0 nor 1`);
+    const length = byteLength(dtype, shape) ?? fail(`tensor ${quote(name)} has the impossible type ${dtype} [${shape}]`);
+    if (data.byteLength !== length) fail(`tensor ${quote(name)} has ${data.byteLength} bytes where ${dtype} [${shape}] takes ${length}`);
+    if (dtype === 'BOOL' && data.some((byte) => byte > 1)) fail(`tensor ${quote(name)} has a boolean that is neither 0 nor 1`);
     const begin = end;
     end += length;
     fields.push(`${text(name, 'the name')}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${begin},${end}]}`);
   }
+  const names = Math.max(fields.length, metadata.size);
+  if (names > MAX_NAMES) fail(`it would have ${names} names, and readers accept ${MAX_NAMES}`);
   const json = new TextEncoder().encode(`{${fields.join(',')}}`);
   const length = Math.ceil(json.byteLength / 8) * 8; // padded with spaces, so that the data is aligned in the file
   if (length > MAX_HEADER) fail(`the header has ${length} bytes, and readers accept ${MAX_HEADER}`);
@@ -154,8 +159,7 @@ function read(name: string, size: number, bytes: (position: number, length: numb
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   const start = LENGTH_BYTES + length;
   const last = entries.reduce((at, { name: tensor, begin, end }) => {
-    if (begin !== at)
-      fail(`tensor ${JSON.stringify(tensor)} starts at byte ${begin} of the data and not at ${at}, where the one before ends`);
+    if (begin !== at) fail(`tensor ${quote(tensor)} starts at byte ${begin} of the data and not at ${at}, where the one before ends`);
     return end;
   }, 0);
   if (last !== size - start) fail(`its tensors take ${last} bytes and ${size - start} follow the header`);
@@ -163,7 +167,7 @@ function read(name: string, size: number, bytes: (position: number, length: numb
   const tensors = new Map<string, SafeTensor>();
   for (const { name: tensor, dtype, shape, begin, end } of entries) {
     const data = bytes(start + begin, end - begin);
-    if (dtype === 'BOOL' && data.some((byte) => byte > 1)) fail(`tensor ${JSON.stringify(tensor)} has a boolean that is neither 0 nor 1`);
+    if (dtype === 'BOOL' && data.some((byte) => byte > 1)) fail(`tensor ${quote(tensor)} has a boolean that is neither 0 nor 1`);
     tensors.set(tensor, { dtype, shape, data });
   }
   return { tensors, metadata };
@@ -185,6 +189,12 @@ function byteLength(dtype: string, shape: readonly number[]): number | undefined
 
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** Text of a file for a message: cut short, and nothing in it commands a terminal or turns the direction of writing. */
+function quote(text: string): string {
+  const shown = JSON.stringify(text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text);
+  return shown.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (one) => `\\u{${one.codePointAt(0)!.toString(16)}}`);
 }
 
 /** Without lone surrogates: with the flag `u` the pattern matches no pair. */
@@ -217,7 +227,7 @@ class HeaderScanner {
   }
 
   private entry(name: string): Entry {
-    const quoted = JSON.stringify(name);
+    const quoted = quote(name);
     let dtype: string | undefined;
     let shape: number[] | undefined;
     let offsets: number[] | undefined;
@@ -225,12 +235,11 @@ class HeaderScanner {
       if (field === 'dtype') dtype = this.string();
       else if (field === 'shape') shape = this.integers(MAX_RANK);
       else if (field === 'data_offsets') offsets = this.integers(2);
-      else this.stop(`tensor ${quoted} has an unknown field ${JSON.stringify(field)}`);
+      else this.stop(`tensor ${quoted} has an unknown field ${quote(field)}`);
     });
     if (dtype === undefined || shape === undefined || offsets === undefined)
       return this.stop(`tensor ${quoted} lacks its dtype, shape or data_offsets`);
-    if (!isDType(dtype))
-      return this.stop(`tensor ${quoted} has the type ${JSON.stringify(dtype)}, known are ${[...WIDTH.keys()].join(', ')}`);
+    if (!isDType(dtype)) return this.stop(`tensor ${quoted} has the type ${quote(dtype)}, known are ${[...WIDTH.keys()].join(', ')}`);
     const [begin, end] = offsets;
     if (begin === undefined || end === undefined || end < begin) return this.stop(`tensor ${quoted} has the offsets [${offsets}]`);
     const length = byteLength(dtype, shape);
@@ -246,8 +255,9 @@ class HeaderScanner {
     if (this.accept('}')) return;
     do {
       const key = this.string();
-      if (keys.has(key)) this.stop(`${what} has the key ${JSON.stringify(key)} twice`);
+      if (keys.has(key)) this.stop(`${what} has the key ${quote(key)} twice`);
       keys.add(key);
+      if (keys.size > MAX_NAMES) this.stop(`${what} has more than ${MAX_NAMES} names`);
       this.expect(':');
       member(key);
     } while (this.accept(','));
@@ -309,7 +319,7 @@ class HeaderScanner {
   }
 
   private fail(wanted: string): never {
-    const found = this.at < this.text.length ? JSON.stringify(this.text.slice(this.at, this.at + 12)) : 'its end';
+    const found = this.at < this.text.length ? quote(this.text.slice(this.at, this.at + 12)) : 'its end';
     return this.stop(`its header should have ${wanted} at character ${this.at}, found ${found}`);
   }
 }
