@@ -91,6 +91,18 @@ napi_value threads(Args& a) {
   return make_number(a.env, at::get_num_threads());
 }
 
+// deterministic(on): whether kernels whose sums depend on the order of threads are refused or replaced. Without an argument only returns it.
+napi_value deterministic(Args& a) {
+  auto& context = at::globalContext();
+  if (!a.missing(0)) {
+    bool on = a.boolean(0, "on");
+    context.setDeterministicAlgorithms(on, /*warn_only=*/false);
+    context.setDeterministicCuDNN(on);
+    context.setBenchmarkCuDNN(!on && context.benchmarkCuDNN());
+  }
+  return make_boolean(a.env, context.deterministicAlgorithms());
+}
+
 std::string file_of(const void* symbol) {
   Dl_info info;
   return symbol && dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : "";
@@ -134,6 +146,7 @@ napi_value engine(Args& a) {
 }  // namespace
 
 const std::vector<Export> cuda_exports = {{"cudaCount", cuda_count}, {"cudaNames", cuda_names}, {"synchronize", synchronize}, {"memory", memory},
-                                          {"emptyCache", empty_cache}, {"threads", threads},       {"engine", engine}};
+                                          {"emptyCache", empty_cache}, {"threads", threads},       {"deterministic", deterministic},
+                                          {"engine", engine}};
 
 }  // namespace dsd

@@ -2,6 +2,7 @@
 #include "bridge.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -201,7 +202,6 @@ napi_value to_data(Args& a) {
   auto tensor = a.tensor(0, "self").detach();
   auto dtype = tensor.scalar_type();
   if (dtype == at::kHalf || dtype == at::kBFloat16) tensor = tensor.to(at::kFloat);
-  if (!tensor.device().is_cpu()) tensor = tensor.cpu();
   tensor = tensor.contiguous();
   dtype = tensor.scalar_type();
   napi_typedarray_type array_type = napi_uint8_array;
@@ -220,7 +220,9 @@ napi_value to_data(Args& a) {
   void* data = nullptr;
   napi_value buffer, array;
   check(a.env, napi_create_arraybuffer(a.env, bytes, &data, &buffer));
-  if (bytes) std::memcpy(data, tensor.data_ptr(), bytes);
+  // From a device straight to where it is to lie: a checkpoint has gigabytes.
+  if (bytes && tensor.device().is_cpu()) std::memcpy(data, tensor.data_ptr(), bytes);
+  else if (bytes) at::from_blob(data, tensor.sizes(), at::TensorOptions().dtype(dtype)).copy_(tensor);
   check(a.env, napi_create_typedarray(a.env, array_type, tensor.numel(), buffer, 0, &array));
   return array;
 }

@@ -1,14 +1,16 @@
 /** `dsd train`: settings from preset, file and flags; the trainer's events as lines; signals. */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { UsageError } from '../core/errors.js';
 import { DATA_NAMES } from '../data/open.js';
 import { compression, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig } from '../train/config.js';
+import type { Checkpointed, Evaluation } from '../train/loop.js';
 import type { LogLine } from '../train/metrics.js';
 import { findPreset, PRESETS } from '../train/presets.js';
+import { findResume, type Resume, resumedConfig } from '../train/resume.js';
 import { RunFolder } from '../train/run.js';
-import { type Evaluation, train as runTraining, type Start, type TrainEvent } from '../train/train.js';
+import { train as runTraining, type Start, type TrainEvent } from '../train/train.js';
 import { defineCommand, type Section } from './command.js';
 import { ENGINE, type Engine, openEngine } from './engine.js';
 import { hanging } from './help.js';
@@ -27,6 +29,12 @@ export const train = defineCommand({
     data: { kind: 'text', value: 'SPEC', about: 'openmoji, fashion-mnist, or a folder: one sub-folder a class, or IDX files' },
     out: { kind: 'text', value: 'FOLDER', about: 'the run folder to make; by default runs/PRESET, or -2, -3 ... behind it' },
     ...ENGINE,
+    resume: {
+      kind: 'text',
+      value: 'latest|PATH',
+      about: 'go on with an interrupted run: the newest checkpoint of --out FOLDER, or of the run PATH, or the checkpoint PATH',
+    },
+    deterministic: { kind: 'switch', about: 'on a GPU: the same bits every time, at some cost; a CPU gives them anyway' },
     seed: { kind: 'whole', value: 'N', about: 'all randomness of the run is a function of it' },
     set: {
       kind: 'text',
@@ -49,21 +57,24 @@ export const train = defineCommand({
       'your own pictures, one sub-folder a class',
     ],
     ['dsd train --config runs/fashion/config.json --seed 1', 'a run again, with another seed'],
+    ['dsd train --resume runs/fashion', 'an interrupted run goes on, to the same end'],
   ],
   sections: async () => [presetSection()],
   run: async (flags) => {
     const began = performance.now();
-    const config = readConfig(flags);
-    const out = flags.out ?? RunFolder.free(config.preset);
-    checkBefore(config, out, flags.data);
-    const engine = openEngine({ ...flags, dtype: config.train.dtype });
     const progress = openProgress(flags);
+    const resume = flags.resume === undefined ? undefined : readResume(flags.resume, flags, progress);
+    const config = resume ? resumedSettings(resume, flags) : readConfig(flags);
+    const out = resume?.run ?? flags.out ?? RunFolder.free(config.preset);
+    if (!resume) checkBefore(config, out, flags.data);
+    const engine = openEngine({ ...flags, dtype: config.train.dtype });
     const view = new TrainView(config, engine, progress);
     const stop = stopOnSignals((line) => progress.note(line));
     progress.update(`opening ${config.data.source}`);
     try {
       const last = await runTraining(config, {
         out,
+        ...(resume ? { resume } : {}),
         ...{ device: engine.device, compute: engine.compute, signal: stop.signal },
         report: (event) => view.show(event),
         onSetUp: (what, done, of) =>
@@ -87,7 +98,44 @@ interface ConfigFlags {
   readonly data: string | undefined;
   readonly seed: number | undefined;
   readonly dtype: 'auto' | 'float32' | 'bfloat16' | undefined;
+  readonly deterministic: boolean;
   readonly set: readonly string[];
+}
+
+interface ResumeFlags extends ConfigFlags {
+  readonly out: string | undefined;
+}
+
+/** The checkpoint meant by --resume. @throws UsageError, FailureError */
+function readResume(what: string, flags: ResumeFlags, progress: Progress): Resume {
+  const run = flags.out ?? (flags.preset === undefined ? undefined : RunFolder.last(flags.preset));
+  const found = findResume(what, {
+    ...(run === undefined ? {} : { run }),
+    onDamaged: ({ path, problem }) => progress.note(`checkpoint ${path} is damaged and is put aside: ${problem}`),
+    onProgress: (bytes, of) => progress.update(`checking the checkpoint: ${Math.floor((100 * bytes) / of)} %`),
+  });
+  if (flags.out !== undefined && what !== 'latest' && resolve(flags.out) !== resolve(found.run))
+    throw new UsageError(`--resume ${what} is of the run '${found.run}', and --out is '${flags.out}': a run goes on where it is`);
+  return found;
+}
+
+/** The run's own settings, with what may change. @throws UsageError */
+function resumedSettings({ state, run }: Resume, flags: ResumeFlags): RunConfig {
+  if (flags.config !== undefined)
+    throw new UsageError('--config is for a new run: one that goes on has its settings; change some by --set');
+  if (flags.preset !== undefined && flags.preset !== state.config.preset)
+    throw new UsageError(`'${run}' was begun with --preset ${state.config.preset}, not ${flags.preset}`);
+  return resumedConfig(state.config, givenSettings(flags), ...flags.set.map((text) => parseSetting(text) as RunSettings));
+}
+
+/** What flags of their own say. */
+function givenSettings({ data, seed, dtype, deterministic }: ConfigFlags): RunSettings {
+  const train = {
+    ...(seed === undefined ? {} : { seed }),
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(deterministic ? { deterministic } : {}),
+  };
+  return { ...(data === undefined ? {} : { data: { source: data } }), ...(Object.keys(train).length > 0 ? { train } : {}) };
 }
 
 /** Preset, then file, then flags, then --set, each over the one before. @throws UsageError */
@@ -95,18 +143,7 @@ export function readConfig(flags: ConfigFlags): RunConfig {
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   const name = flags.preset ?? file.preset;
   if (typeof name !== 'string') throw new UsageError(`dsd train wants settings to begin from: --preset ${Object.keys(PRESETS).join('|')}`);
-  const given: RunSettings = {
-    ...(flags.data === undefined ? {} : { data: { source: flags.data } }),
-    ...(flags.seed === undefined && flags.dtype === undefined
-      ? {}
-      : {
-          train: {
-            ...(flags.seed === undefined ? {} : { seed: flags.seed }),
-            ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
-          },
-        }),
-  };
-  return resolveConfig(findPreset(name).settings, { ...file, preset: name }, given, ...flags.set.map(parseSetting));
+  return resolveConfig(findPreset(name).settings, { ...file, preset: name }, givenSettings(flags), ...flags.set.map(parseSetting));
 }
 
 /** The most bytes of a file of settings: a hundred times what one has. */
@@ -170,6 +207,11 @@ class TrainView {
   private weights = '';
   private grids: readonly string[] = [];
   private logged: LogLine | undefined;
+  private checkpoints = 0;
+  private held = 0;
+  private checkpoint: Checkpointed | undefined;
+  /** Pictures that the run had been trained on when this process began. */
+  private from = 0;
   /** Seconds spent in training steps, without evaluation and grids. */
   private stepping = 0;
 
@@ -185,10 +227,11 @@ class TrainView {
         this.start = event;
         this.progress.clear();
         this.progress.note(...this.opening(event), '');
-        this.progress.update(`0/${count(this.config.train.images)}`, 'first steps');
+        this.from = event.resumed?.images ?? 0;
+        this.progress.update(`${count(this.from)}/${count(this.config.train.images)}`, 'first steps');
         break;
       case 'train':
-        this.stepping += (event.images - (this.logged?.images ?? 0)) / event.imagesPerSecond;
+        this.stepping += (event.images - (this.logged?.images ?? this.from)) / event.imagesPerSecond;
         this.logged = event;
         this.progress.update(...this.live(event));
         break;
@@ -198,11 +241,24 @@ class TrainView {
       case 'saved':
         [this.weights, this.grids] = [event.weights, event.grids];
         break;
+      case 'checkpoint':
+        this.checkpoint = event;
+        this.checkpoints++;
+        this.held += event.held;
+        break;
+      case 'skipped':
+        this.progress.note(
+          `not applied, its gradient was not finite: the step of pictures ${count(event.firstImage)} to ${count(event.firstImage + event.pictures.length - 1)} (${event.paths.join(', ')}${event.paths.length < event.pictures.length ? ', ...' : ''})`,
+        );
+        break;
+      case 'problem':
+        this.progress.note(`warning: ${event.message}`);
+        break;
     }
   }
 
   /** What will be trained, on what, where. */
-  private opening({ model, parameters, classes, pictures, pcaPsnr, folder }: Start): string[] {
+  private opening({ model, parameters, classes, pictures, pcaPsnr, folder, resumed }: Start): string[] {
     const { data, train: plan, preset, objective } = this.config;
     const heads = parameters.heads > 0 ? ` (+ ${short(parameters.heads)} in heads that only training uses)` : '';
     const rows = [
@@ -217,6 +273,7 @@ class TrainView {
       ['compute', this.engine.about],
       ['length', `${count(plan.images)} pictures in batches of ${count(plan.batch)}`],
       ['run', folder],
+      ...(resumed ? [['resumed', `after ${count(resumed.images)} pictures${exactness(resumed.differences)}`]] : []),
     ];
     return table(rows);
   }
@@ -264,10 +321,12 @@ class TrainView {
       ['effective rank', `${last.effectiveRank.toFixed(1)} of ${this.mostRank()}`],
       [
         'trained',
-        `${counted(last.images, 'picture')} in ${duration(seconds)}, ${figure(last.images / this.stepping)} images/s in training steps`,
+        this.stepping > 0
+          ? `${counted(last.images, 'picture')}${this.from > 0 ? `, ${count(last.images - this.from)} of them now,` : ''} in ${duration(seconds)}, ${figure((last.images - this.from) / this.stepping)} images/s in training steps`
+          : `${counted(last.images, 'picture')}: the run is complete`,
       ],
       ...(logged && logged.skipped > 0 ? [['skipped', `${counted(logged.skipped, 'step')} whose gradient was not finite`]] : []),
-      ['weights', this.weights],
+      ...(this.weights === '' ? [] : [['weights', this.weights]]),
       ...grids.map((path, i) => [i === 0 ? 'pictures' : '', path]),
       ['metrics', join(start.folder, 'metrics.jsonl')],
       ['next', `${invocation()} ${grids.some((path) => path.includes('samples')) ? 'sample' : 'info'} ${quoted(start.folder)}`],
@@ -281,7 +340,15 @@ class TrainView {
       run: start?.folder,
       preset: this.config.preset,
       images: last.images,
-      imagesPerSecond: last.images / this.stepping,
+      imagesPerSecond: (last.images - this.from) / this.stepping,
+      ...(this.from > 0 ? { resumedAt: this.from } : {}),
+      checkpoints: {
+        written: this.checkpoints,
+        secondsHeld: this.held / 1000,
+        ...(this.checkpoint
+          ? { last: { path: this.checkpoint.path, bytes: this.checkpoint.bytes, secondsToWrite: this.checkpoint.milliseconds / 1000 } }
+          : {}),
+      },
       psnr: last.psnr,
       pcaPsnr: start?.pcaPsnr,
       effectiveRank: last.effectiveRank,
@@ -297,3 +364,7 @@ class TrainView {
     };
   }
 }
+
+/** Whether a resumed run will be what it would have been. */
+const exactness = (differences: readonly string[]): string =>
+  differences.length === 0 ? '' : `; not to the bit what it would have been: ${differences.join(', ')}`;

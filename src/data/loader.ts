@@ -155,6 +155,17 @@ export class Loader {
   }
 }
 
+/** Numbers of the pictures of a source of `length` that are global images first, first + 1, ..., as a Loader of this seed takes them. */
+export function pictureNumbers(length: number, seed: number, first: number, count: number): number[] {
+  const orders = new Map<number, Uint32Array>();
+  return Array.from({ length: count }, (_, i) => {
+    const [epoch, at] = [Math.floor((first + i) / length), (first + i) % length];
+    const order = orders.get(epoch) ?? permutation(key(seed, 'order'), epoch, length);
+    orders.set(epoch, order);
+    return order[at]!;
+  });
+}
+
 /** Copies a picture, each row from right to left. */
 function mirror(from: Uint8Array, to: Uint8Array, at: number, size: number, channels: number): void {
   for (let y = 0; y < size; y++) {

@@ -86,6 +86,16 @@ export class Optimizer {
     );
   }
 
+  /** All that an update reads beside weights and gradients, by name: what a checkpoint keeps. The tensors themselves, not copies. */
+  state(): Map<string, Tensor> {
+    return new Map([
+      ['step', this.step],
+      ...[...this.first.tensors].map(([name, value]) => [`first.${name}`, value] as const),
+      ...[...this.second.tensors].map(([name, value]) => [`second.${name}`, value] as const),
+      ...this.groups.map(({ momentum }) => [`momentum.${momentum.shape.slice(1).join('x')}`, momentum] as const),
+    ]);
+  }
+
   dispose(): void {
     for (const set of [this.first, this.second]) set.dispose();
     for (const group of this.groups) group.momentum.dispose();

@@ -55,6 +55,16 @@ export function setThreads(count: number): void {
   engine().threads(count);
 }
 
+/**
+ * From now on, every operator gives the same bits for the same input: on CUDA the kernels that do not are replaced, at a cost. An operator that
+ * has no such kernel throws. On a CPU it is always so, for one number of threads.
+ */
+export function setDeterministic(on: boolean): void {
+  // cuBLAS reads it when it is first used: without a workspace of its own its sums depend on what ran beside.
+  if (on) process.env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8';
+  engine().deterministic(on);
+}
+
 export const cudaAvailable = (): boolean => engine().cudaCount() > 0;
 
 /** Nanoseconds that libtorch itself takes for a call of an operator (`aten::add.Tensor`), by a loop of `times` calls without JavaScript between. */

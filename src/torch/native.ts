@@ -61,6 +61,7 @@ export interface Native {
   memory(resetPeak?: boolean): [current: number, peak: number, reserved: number, external: number];
   emptyCache(): void;
   threads(count?: number): number;
+  deterministic(on?: boolean): boolean;
   engine(): [compiled: string, found: string, cuda: boolean, torch: string, blas: string, description: string, problem: string];
 }
 

@@ -73,7 +73,7 @@ const schema = z.strictObject({
     /** Pictures to train on, repeats counted. Everything that has a length is counted in pictures. */
     images: count,
     batch: upTo(1_000_000),
-    /** Pictures a forward and backward pass; gradients of a batch are summed over its micro-batches. 0: the whole batch at once. */
+    /** Pictures a forward and backward pass; gradients of a batch are summed over its micro-batches. 0: the whole batch, or what memory allows. */
     microBatch: z.int().min(0),
     /** Of the trunk's matrices; all else is AdamW's. */
     optimizer: z.enum(['muon', 'adamw']),
@@ -93,6 +93,16 @@ const schema = z.strictObject({
     seed: z.int().min(0),
     /** `auto`: bfloat16 where the processor or GPU computes in it, else float32. */
     dtype: z.enum(['auto', 'float32', 'bfloat16']),
+    /** On a GPU: only kernels that give the same bits for the same input, so that a resumed run equals one that was never stopped. Slower. */
+    deterministic: z.boolean(),
+  }),
+  checkpoint: z.strictObject({
+    /** Minutes between checkpoints, from which an interrupted run goes on; one more is made at the end. 0: after every step. */
+    minutes: z.number().min(0),
+    /** So many of the newest stay. */
+    keep: upTo(1_000),
+    /** A full disk, or another error while files of the run are written: go on and try again, or stop. */
+    onError: z.enum(['continue', 'stop']),
   }),
   log: z.strictObject({
     /** Pictures between lines of metrics, between held-out measurements, and between grids with saved weights. */

@@ -1,7 +1,7 @@
 /** The running means of a run between two log lines, kept on the device and read once a line. */
 import { FailureError } from '../core/errors.js';
 import { type LatentHealth, latentHealth } from '../eval/rank.js';
-import { noGrad, scope, type Tensor } from '../torch/index.js';
+import { cat, noGrad, scope, type Tensor } from '../torch/index.js';
 import type { StepOutput } from './step.js';
 
 /** A line of metrics.jsonl. Losses are means over the steps since the line before, unweighted; `total` is their weighted sum. */
@@ -39,31 +39,33 @@ function health(latent: Tensor | undefined): LatentHealth | undefined {
   }
 }
 
+/** What the steps since the last line come to. */
+export interface Means {
+  readonly losses: Readonly<Record<string, number>>;
+  readonly gradientNorm: number;
+  /** Of each step since the last line, in order: whether its gradient was not finite, so that it was not applied. */
+  readonly bad: readonly boolean[];
+  readonly rank: number;
+  readonly rawRank: number;
+  readonly deviation: number;
+}
+
 /** Means over steps of values that stay on the device until they are asked for. */
 export class Accumulator {
   private readonly sums = new Map<string, Tensor>();
-  private steps = 0;
-  /** Steps with a gradient that is not finite: in all, and in a row up to now. */
-  private skipped: Tensor | undefined;
-  private row: Tensor | undefined;
+  /** 0-d, or one vector of those that a checkpoint brought. */
+  private flags: Tensor[] = [];
   private latent: Tensor | undefined;
   private raw: Tensor | undefined;
+
+  /** Steps since the last line. */
+  steps = 0;
 
   /** Takes what a step returned and disposes of it, but for the latents, which replace the ones before. */
   add(output: StepOutput): void {
     for (const [name, value] of [...Object.entries(output.terms), ['gradientNorm', output.gradientNorm] as const])
       this.accumulate(name, value);
-    noGrad(() => {
-      const bad = scope(() => output.gradientNorm.isfinite().logicalNot().to({ dtype: 'float32' }));
-      if (this.skipped && this.row) {
-        this.skipped.add_(bad);
-        this.row.add_(1).mul_(bad);
-        bad.dispose();
-      } else {
-        this.skipped = bad;
-        this.row = bad.clone();
-      }
-    });
+    this.flags.push(noGrad(() => scope(() => output.gradientNorm.isfinite().logicalNot().to({ dtype: 'float32' }))));
     for (const value of [...Object.values(output.terms), output.gradientNorm]) value.dispose();
     this.latent?.dispose();
     this.raw?.dispose();
@@ -79,30 +81,58 @@ export class Accumulator {
   }
 
   /** Reads the means and starts anew. This waits for the device. */
-  read(): {
-    losses: Record<string, number>;
-    gradientNorm: number;
-    skipped: number;
-    row: number;
-    rank: number;
-    rawRank: number;
-    deviation: number;
-  } {
+  read(): Means {
     const means = new Map([...this.sums].map(([name, sum]) => [name, Number(sum.item()) / this.steps]));
-    for (const sum of this.sums.values()) sum.dispose();
-    this.sums.clear();
-    this.steps = 0;
+    const bad = this.readFlags();
+    this.clear();
     const gradientNorm = means.get('gradientNorm') ?? Number.NaN;
     means.delete('gradientNorm');
     const [latent, raw] = [health(this.latent), health(this.raw)];
     return {
-      losses: Object.fromEntries(means),
-      gradientNorm,
-      skipped: Number(this.skipped?.item() ?? 0),
-      row: Number(this.row?.item() ?? 0),
+      ...{ losses: Object.fromEntries(means), gradientNorm, bad },
       rank: latent?.effectiveRank ?? Number.NaN,
       rawRank: raw?.effectiveRank ?? Number.NaN,
       deviation: raw?.deviation ?? Number.NaN,
     };
+  }
+
+  private readFlags(): boolean[] {
+    if (this.flags.length === 0) return [];
+    const all = scope(() => cat(this.flags.map((flag) => flag.reshape(-1))));
+    const read = [...(all.toArray() as Float32Array)].map((flag) => flag > 0);
+    all.dispose();
+    return read;
+  }
+
+  /** The sums so far, for a checkpoint between two lines; with `flags`, one a step. The caller's own. */
+  state(): Map<string, Tensor> {
+    const sums = [...this.sums].map(([name, sum]) => [`sum.${name}`, sum.clone()] as const);
+    if (this.steps === 0) return new Map();
+    return new Map([...sums, ['flags', scope(() => cat(this.flags.map((flag) => flag.reshape(-1))))]]);
+  }
+
+  /** Goes on where `state` was taken. Takes the tensors over. */
+  restore(state: ReadonlyMap<string, Tensor>): void {
+    this.clear();
+    for (const [name, value] of state) {
+      if (name !== 'flags') this.sums.set(name.slice('sum.'.length), value);
+      else {
+        this.flags = [value];
+        this.steps = value.numel;
+      }
+    }
+  }
+
+  private clear(): void {
+    for (const value of [...this.sums.values(), ...this.flags]) value.dispose();
+    this.sums.clear();
+    this.flags = [];
+    this.steps = 0;
+  }
+
+  dispose(): void {
+    this.clear();
+    this.latent?.dispose();
+    this.raw?.dispose();
   }
 }

@@ -38,7 +38,9 @@ const base: RunSettings = {
     averageDecay: 0.999,
     seed: 0,
     dtype: 'auto',
+    deterministic: false,
   },
+  checkpoint: { minutes: 5, keep: 2, onError: 'continue' },
   sample: { solver: 'heun', steps: 25, guidance: 2, interval: [0.1, 1], rows: 8 },
 };
 

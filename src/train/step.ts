@@ -1,6 +1,8 @@
 /**
  * One training step: losses, gradients, clipped AdamW, averages. Nothing in it reads a value back from the device.
  */
+
+import { FailureError } from '../core/errors.js';
 import type { Batch } from '../data/loader.js';
 import { draw } from '../dsd/draws.js';
 import { fromPixels } from '../dsd/generate.js';
@@ -9,7 +11,7 @@ import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
 import { type ModelConfig, parameters } from '../dsd/sizes.js';
 import { Average, Optimizer } from '../nn/optimizer.js';
-import { type Device, type DType, grad, noGrad, scope, type Tensor, tensor, where, zeros } from '../torch/index.js';
+import { type Device, type DType, grad, isOutOfMemory, noGrad, scope, type Tensor, tensor, where, zeros } from '../torch/index.js';
 import type { RunConfig } from './config.js';
 import { learningRate } from './schedule.js';
 import { loadAutoencoder, loadTensors } from './weights.js';
@@ -47,14 +49,20 @@ export class Stepper {
   private readonly targetModel: Model;
   private readonly center: Tensor;
   private readonly perceptual: ((a: Tensor, b: Tensor) => Tensor) | undefined;
-  private steps = 0;
+  /** Updates tried so far, skipped ones counted. */
+  steps = 0;
+  /** Pictures of a forward and backward pass: train.microBatch, or what fits. */
+  micro: number;
+  private updating = false;
 
+  /** @param frozen the frozen autoencoder, where it has been read already; else it is read from objective.frozen */
   constructor(
     private readonly config: RunConfig,
     model: ModelConfig,
     private readonly device: Device,
     /** The type that token-wise layers compute in. */
     private readonly compute: DType,
+    frozen?: Model,
   ) {
     const { objective, train } = config;
     this.online = Model.init(model, train.seed, { device });
@@ -68,7 +76,8 @@ export class Stepper {
     const muon = new Map(matrices.map(([name, spec]) => [name, spec.matrices]));
     this.optimizer = new Optimizer(this.online.weights, { beta1, beta2, epsilon, weightDecay, clip, muon, compute });
     this.center = zeros([model.prototypes], { device });
-    if (objective.targetEncoder === 'frozen' && objective.frozen) this.frozen = loadAutoencoder(objective.frozen, model, device);
+    if (objective.targetEncoder === 'frozen' && objective.frozen) this.frozen = frozen ?? loadAutoencoder(objective.frozen, model, device);
+    this.micro = train.microBatch || train.batch;
     if (objective.perceptual) this.perceptual = lpips(loadTensors(objective.perceptual, device));
   }
 
@@ -78,11 +87,56 @@ export class Stepper {
     this.center.dispose();
   }
 
-  /** One step on a batch; `images` is the number of pictures seen before it. */
+  /** All that changes from step to step, by the file of a checkpoint and the name in it. The tensors themselves, not copies. */
+  state(): Map<'online' | 'target' | 'average' | 'optimizer', ReadonlyMap<string, Tensor>> {
+    const { targetEncoder } = this.config.objective;
+    return new Map([
+      ['online', this.online.weights.tensors],
+      ['average', this.average.weights.tensors],
+      ['optimizer', new Map([...this.optimizer.state(), ['center', this.center]])],
+      // Without an averaged teacher it stays what it was made as.
+      ...(targetEncoder === 'ema' ? [['target', this.target.weights.tensors] as const] : []),
+    ]);
+  }
+
+  /**
+   * One step on a batch; `images` is the number of pictures seen before it. Where train.microBatch is 0 and memory runs out, the batch is cut in two,
+   * and again, until it fits: the same draws and, to rounding, the same step.
+   * @throws FailureError when one picture does not fit, or a given microBatch does not
+   */
   step(batch: Batch, images: number): StepOutput {
+    for (;;) {
+      try {
+        return this.tryStep(batch, images);
+      } catch (error) {
+        if (!isOutOfMemory(error)) throw error;
+        this.shrink(error);
+      }
+    }
+  }
+
+  private shrink(cause: unknown): void {
+    const { batch, microBatch } = this.config.train;
+    const { micro } = this;
+    const smaller = Array.from({ length: micro - 1 }, (_, i) => i + 1).findLast((part) => batch % part === 0 && part <= micro / 2);
+    if (!this.updating && smaller && microBatch === 0) {
+      this.micro = smaller;
+      return;
+    }
+    const what = this.updating
+      ? 'out of memory while the weights were updated, which no smaller batch helps'
+      : `out of memory in a training step with ${micro} picture${micro === 1 ? '' : 's'} at a time`;
+    const mend =
+      smaller && !this.updating
+        ? `try --set train.microBatch=${smaller}, which leaves the result of the batch of ${batch} the same, or a smaller model`
+        : 'a smaller model is needed: see model.width and model.depth';
+    throw new FailureError(`${what}: ${mend}`, { cause });
+  }
+
+  private tryStep(batch: Batch, images: number): StepOutput {
     return scope(() => {
-      const { microBatch, batch: size } = this.config.train;
-      const micro = microBatch > 0 ? microBatch : size;
+      const { micro } = this;
+      this.updating = false;
       let sum: (Tensor | null)[] = this.online.weights.list().map(() => null);
       const parts: Losses[] = [];
       for (let start = 0; start < batch.labels.length; start += micro) {
@@ -94,16 +148,18 @@ export class Stepper {
           return total && more ? total.add(more) : (more ?? total);
         });
       }
+      this.updating = true;
       const gradientNorm = this.optimizer.update(sum, learningRate(this.config.train, images));
       if (this.config.objective.targetEncoder === 'ema') this.target.update(this.steps);
       this.average.update(this.steps);
       this.steps++;
+      this.updating = false;
       return noGrad(() => this.output(parts, gradientNorm));
     });
   }
 
   /** Losses and gradients of some rows of a batch, weighted by their share of it; frees the graph. */
-  private microBatch(batch: Batch, start: number, end: number): { losses: Losses; gradients: (Tensor | null)[] } {
+  protected microBatch(batch: Batch, start: number, end: number): { losses: Losses; gradients: (Tensor | null)[] } {
     return scope(() => {
       const { config, device } = this;
       const count = end - start;

@@ -8,12 +8,13 @@ import { FailureError, UsageError } from '../core/errors.js';
 import { Model } from '../dsd/model.js';
 import { type ModelConfig, type ParameterSpec, parameters } from '../dsd/sizes.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
-import { readSafetensors, type SafeTensor, writeSafetensors } from '../io/safetensors.js';
+import { encodeSafetensors, readSafetensors, type SafeTensor } from '../io/safetensors.js';
 import { Weights } from '../nn/weights.js';
 import { type Device, type Tensor, tensor } from '../torch/index.js';
 import { checkConfig, modelConfig, type RunConfig } from './config.js';
 
-export const WEIGHTS_FILE = 'weights.safetensors';
+/** The name that model hubs look for, beside config.json and README.md. */
+export const WEIGHTS_FILE = 'model.safetensors';
 const FORMAT = 'dsd-1';
 const FROZEN = 'frozen.';
 
@@ -55,12 +56,21 @@ export function saveWeights(
   info: Omit<WeightsInfo, 'model' | 'autoencoder'>,
   disk: Disk = realDisk,
 ): void {
+  disk.writeFileAtomic(path, encodeWeights(weights.tensors, frozen, info));
+}
+
+/** The bytes of a weights file, in pieces. */
+export function encodeWeights(
+  weights: ReadonlyMap<string, Tensor>,
+  frozen: Model | undefined,
+  info: Omit<WeightsInfo, 'model' | 'autoencoder'>,
+): Uint8Array[] {
   const tensors = new Map<string, SafeTensor>();
   for (const [prefix, set] of [
     ['', weights],
-    [FROZEN, frozen?.weights],
+    [FROZEN, frozen?.weights.tensors],
   ] as const) {
-    for (const [name, value] of set?.tensors ?? []) tensors.set(prefix + name, toFile(value));
+    for (const [name, value] of set ?? []) tensors.set(prefix + name, toFile(value));
   }
   const metadata = new Map([
     ['format', FORMAT],
@@ -70,12 +80,19 @@ export function saveWeights(
     ['kind', info.kind],
     ...(frozen ? [['autoencoder', JSON.stringify(frozen.config)] as const] : []),
   ]);
-  writeSafetensors(path, tensors, metadata, disk);
+  return encodeSafetensors(tensors, metadata);
 }
 
-function toFile(value: Tensor): SafeTensor {
-  const data = value.to({ dtype: 'float32', device: 'cpu' }).toArray() as Float32Array;
+/** A float32 tensor's bytes, copied from wherever it is. @throws FailureError for another type: only float32 is trained */
+export function toFile(value: Tensor): SafeTensor {
+  if (value.dtype !== 'float32') throw new FailureError(`a tensor to be written is ${value.dtype}, and only float32 is`);
+  const data = value.toArray() as Float32Array;
   return { dtype: 'F32', shape: value.shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+}
+
+/** @param found of dtype F32 */
+export function toTensor(found: SafeTensor, device: Device): Tensor {
+  return tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...found.shape], { device });
 }
 
 /** What a weights file holds, without an engine. @throws UsageError, FailureError, SafetensorsError. */
@@ -191,7 +208,7 @@ function fromFile(
         `'${file}': tensor '${prefix}${name}' is ${found.dtype} [${found.shape}], wanted F32 [${shape}]: these weights are of another network than their configuration says`,
       );
     }
-    out.set(name, tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...shape], { device }));
+    out.set(name, toTensor(found, device));
   }
   return new Weights(out);
 }
@@ -201,10 +218,7 @@ export function loadTensors(path: string, device: Device): Weights {
   const out = new Map<string, Tensor>();
   for (const [name, found] of readSafetensors(path).tensors) {
     if (found.dtype !== 'F32') throw new FailureError(`'${path}': tensor '${name}' is ${found.dtype}, wanted F32`);
-    out.set(
-      name,
-      tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...found.shape], { device }),
-    );
+    out.set(name, toTensor(found, device));
   }
   return new Weights(out);
 }

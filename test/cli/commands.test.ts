@@ -74,7 +74,7 @@ test('train leaves a run folder, says on stderr what it did, on stdout what came
   for (const name of [
     'config.json',
     'metrics.jsonl',
-    'weights.safetensors',
+    'model.safetensors',
     'grids/samples-000000128.png',
     'grids/reconstructions-000000128.png',
   ]) {
@@ -93,9 +93,9 @@ test('train --json prints one document; --quiet nothing beside; the same run by 
   const again = ok(await dsd(['train', '--config', 'run/config.json', '--out', 'again', '--json', '--quiet'], { cwd: folder }));
   assert.equal(again.stderr, '');
   const { images, psnr, weights, preset } = json(again);
-  assert.deepEqual({ images, weights, preset }, { images: 128, weights: 'again/weights.safetensors', preset: 'toy' });
+  assert.deepEqual({ images, weights, preset }, { images: 128, weights: 'again/model.safetensors', preset: 'toy' });
   assert.match(trained.stdout, new RegExp(`^PSNR +${(psnr as number).toFixed(2)} dB`, 'm'));
-  assert.deepEqual(readFileSync(at('again/weights.safetensors')), readFileSync(at('run/weights.safetensors')));
+  assert.deepEqual(readFileSync(at('again/model.safetensors')), readFileSync(at('run/model.safetensors')));
 });
 
 test('sample: a sample is the same in a grid, a folder and an .npz, whatever the batch', async () => {
@@ -134,7 +134,7 @@ test('sample: classes by name in any case, by number, none; other settings; JSON
       await dsd(
         [
           'sample',
-          'run/weights.safetensors',
+          'run/model.safetensors',
           '--class',
           'Light Square',
           '--class',
@@ -225,7 +225,7 @@ test('info: a run, a weights file, a preset', async () => {
   assert.match(shown, /^classes +2: dark, light square$/m);
   assert.match(shown, /^measured +PSNR \d+\.\d\d dB, effective rank/m);
   assert.match(shown, /^ {2}train\.batch +16$/m);
-  const file = json(ok(await dsd(['info', 'run/weights.safetensors', '--json'], { cwd: folder })));
+  const file = json(ok(await dsd(['info', 'run/model.safetensors', '--json'], { cwd: folder })));
   assert.deepEqual([file.images, file.weights, file.latentShape], [128, 'average', [16, 8]]);
   const preset = ok(await dsd(['info', '--preset', 'imagenet-256-B'])).stdout;
   assert.match(preset, /^parameters +204\.7M/m);

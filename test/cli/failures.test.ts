@@ -71,7 +71,7 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['sample', 'run', '--class', 'drak'], /no class 'drak'; did you mean 'dark'\?/],
     [['sample', 'run', '--class', '2'], /no class '2'\. Classes are names or numbers 0 to 1: dark, light square/],
     [['sample', 'nowhere'], /no file or run folder 'nowhere'/],
-    [['sample', 'pictures'], /folder 'pictures' has no weights\.safetensors/],
+    [['sample', 'pictures'], /folder 'pictures' has no model\.safetensors/],
     [['sample', 'run', '--out', 'x.jpg'], /NAME\.png, NAME\.npz, or a folder/],
     [['sample', 'run', '--out', 'nowhere/x.png'], /no folder 'nowhere'/],
     [['sample', 'run', '--interval', '1,0.1'], /--interval wants two times, low then high/],
@@ -120,11 +120,11 @@ test('broken pictures that are skipped are named, in training as in reconstructi
 });
 
 test('weights that are cut off, no weights at all, or another network exit 1, with what was found', async () => {
-  const whole = readFileSync(at('run', 'weights.safetensors'));
+  const whole = readFileSync(at('run', 'model.safetensors'));
   writeFileSync(at('cut-header.safetensors'), whole.subarray(0, 900));
   writeFileSync(at('cut.safetensors'), whole.subarray(0, whole.length - 4));
   writeFileSync(at('text.safetensors'), 'These are not weights, whatever the name says.');
-  const { tensors, metadata } = readSafetensors(at('run', 'weights.safetensors'));
+  const { tensors, metadata } = readSafetensors(at('run', 'model.safetensors'));
   const write = (name: string, some: typeof tensors, about: typeof metadata): void =>
     writeFileSync(at(name), Buffer.concat(encodeSafetensors(some, about)));
   write('foreign.safetensors', tensors, new Map());
@@ -204,7 +204,7 @@ test('--device cuda without a GPU says what was found', async () => {
 test('a full disk, or a limit on files, ends a run with exit 1 and leaves no half file', async () => {
   // 16 blocks of 512 bytes: enough for settings and metrics, not for weights.
   const { code, stderr } = await run([...TOY, '--data', 'pictures', '--out', 'limited'], { shell: 'ulimit -f 16; exec "$@"' });
-  assert.match(stderr, /cannot write limited\/weights\.safetensors: .*(ulimit -f|disk is full)/);
+  assert.match(stderr, /cannot write limited\/model\.safetensors: .*(ulimit -f|disk is full)/);
   assert.equal(code, 1);
   assert.deepEqual(readdirSync(at('limited')).sort(), ['config.json', 'grids', 'metrics.jsonl']);
   const full = await run(['info', 'run'], { shell: '"$@" > /dev/full' });
@@ -236,7 +236,7 @@ test('an engine that was never built: what needs none works, what does says what
   assert.match(doctor.stdout, /^ok +sharp/m);
 });
 
-test('Ctrl-C or SIGTERM: the step is finished, weights and metrics are kept, exit 75', async () => {
+test('Ctrl-C or SIGTERM: the step is finished, all is kept, exit 75, and the run goes on from there', async () => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     const out = `stopped-${signal}`;
     const running = start([...TOY, '--data', 'pictures', '--out', out, '--set', 'train.images=10000000'], { cwd: folder });
@@ -247,18 +247,21 @@ test('Ctrl-C or SIGTERM: the step is finished, weights and metrics are kept, exi
     assert.match(stderr, new RegExp(`${signal}: finishing the step and saving`));
     assert.match(
       stderr,
-      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; the averaged weights are in '${out}/weights\\.safetensors'\n$`),
+      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; nothing is lost\\. To go on: dsd train --resume ${out}\n$`),
     );
     assert.equal((await run(['info', out])).code, 0);
+    const stopped = Number(/stopped after ([\d,]+)/.exec(stderr)?.[1]?.replaceAll(',', ''));
+    const further = await run(['train', '--resume', out, '--set', `train.images=${stopped + 32}`]);
+    assert.equal(further.code, 0, further.stderr);
+    assert.match(further.stdout, new RegExp(`^trained +${(stopped + 32).toLocaleString('en')} pictures, 32 of them now,`, 'm'));
   }
 });
 
 test('a second signal ends at once, even while the engine computes', async () => {
-  // So many sampling steps that the grid, drawn when the run is stopped, would take hours.
-  const running = start(
-    [...TOY, '--data', 'pictures', '--out', 'twice', '--set', 'train.images=10000000', '--set', 'sample.steps=10000000'],
-    { cwd: folder },
-  );
+  // So many sampling steps that the grid, drawn after the first step, would take hours. The signal comes while its many pictures are decoded.
+  const settings = ['train.images=10000000', 'train.batch=512', 'log.save=512', 'sample.steps=10000000'].flatMap((set) => ['--set', set]);
+  const words = ['train', '--preset', 'toy', '--data', 'pictures', '--out', 'twice', ...settings];
+  const running = start(words, { cwd: folder });
   await running.said('\nrun ');
   running.kill('SIGTERM');
   await running.said('SIGTERM: finishing the step');
@@ -286,7 +289,10 @@ test('training that diverges says so, and what to change', async () => {
   const wild = ['--data', 'pictures', '--quiet', '--set', 'train.learningRate=1e30'];
   const long = await run([...TOY, ...wild, '--out', 'wild', '--set', 'train.images=1600']);
   assert.equal(long.code, 1);
-  assert.match(long.stderr, /the gradient was not finite in \d+ steps in a row.*No weights had been saved yet\. Lower train\.learningRate/);
+  assert.match(
+    long.stderr,
+    /the gradient was not finite in \d+ steps in a row.*No checkpoint had been made yet\. Lower train\.learningRate/,
+  );
   const lines = readFileSync(at('wild', 'metrics.jsonl'), 'utf8').trim().split('\n');
   assert.equal((JSON.parse(lines.at(-1) as string) as { effectiveRank: unknown }).effectiveRank, null);
   const short = await run([...TOY, ...wild, '--out', 'wilder']);
