@@ -12,19 +12,35 @@ import { centreSquare, resample } from './resample.js';
 
 /** The most pixels of a picture: 300 MB decoded. A larger one is a mistake, or an attack ("decompression bomb"). */
 export const MAX_PIXELS = 100_000_000;
+/** The most pixels of a side, as many as JPEG and GIF can have: decoders hold several rows, whose cost MAX_PIXELS does not bound. */
+const MAX_SIDE = 65_535;
 /** The most bytes of a picture's file: no sane file of MAX_PIXELS has more. */
 const MAX_BYTES = 2 ** 30;
+/** How libvips, libjpeg and JavaScript say it. */
+const NO_MEMORY = /out of memory|insufficient memory|cannot allocate|allocation failed/i;
 
 // Pictures are decoded side by side by the threads, so one picture gets one thread; each is read once, so a cache only costs memory.
 sharp.concurrency(1);
 sharp.cache(false);
 
 /**
- * Decodes one picture.
+ * Decodes one picture. A file that is cut off is refused, or decodes to what the whole one does. Other damage is found as far as the format
+ * allows: PNG has checksums, while a changed byte in the data of a JPEG, WebP or GIF may only change colours.
  * @throws PictureError naming the path and what is wrong with the file
+ * @throws DiskError where not the file is to blame: memory ran out, or open files did
  */
 export async function decode(job: DecodeJob): Promise<Uint8Array<ArrayBuffer>> {
-  return job.kind === 'photo' ? decodePhoto(job) : decodeDrawing(job);
+  try {
+    return job.kind === 'photo' ? await decodePhoto(job) : await decodeDrawing(job);
+  } catch (error) {
+    throw error instanceof RangeError && NO_MEMORY.test(error.message) ? noMemory(job.path, error) : error;
+  }
+}
+
+/** Not a PictureError: that might be skipped, and a run would depend on the memory of the hour. */
+function noMemory(path: string, cause: unknown): DiskError {
+  const advice = 'there is not enough memory to decode it. Use fewer workers, or a machine with more';
+  return new DiskError(`cannot read ${path}: ${advice}`, 'ENOMEM', path, cause);
 }
 
 /** EXIF orientation applied, transparency on white, embedded profiles and CMYK to sRGB, 16 bits to 8, an animation's first frame, ADM's crop. */
@@ -40,6 +56,7 @@ async function decodePhoto({ path, size, channels }: DecodeJob): Promise<Uint8Ar
     const found = `${width} x ${height} is ${megapixels(width * height)} megapixels`;
     throw new PictureError(path, `${found}, and the limit is ${megapixels(MAX_PIXELS)}`);
   }
+  if (Math.max(width, height) > MAX_SIDE) throw new PictureError(path, `${width} x ${height} has a side of more than ${MAX_SIDE} pixels`);
   // 'error' refuses truncated files and lets warnings pass: many good JPEGs carry stray bytes between their segments.
   const image = sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: 'error' }).autoOrient().flatten({ background: '#ffffff' });
   return centreSquare(await attempt(path, () => rasterise(image, channels)), size);
@@ -81,12 +98,13 @@ function readPicture(path: string): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** Runs a step of the decoder, whose errors name no file. */
+/** Runs a step of the decoder, whose errors name no file. @throws PictureError; DiskError if memory ran out */
 async function attempt<T>(path: string, step: () => Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (error) {
-    const said = error instanceof Error ? error.message.replace(/\s+/g, ' ').trim() : String(error);
+    const said = error instanceof Error ? error.message.replace(/\s+/g, ' ').replace(/[: ]+$/, '') : String(error);
+    if (NO_MEMORY.test(said)) throw noMemory(path, error);
     const truncated = /premature end|read error|unable to parse|end of (file|stream|image)|truncated|unexpected end/i.test(said);
     throw new PictureError(path, `${truncated ? 'the file is cut off or damaged' : 'it cannot be decoded'} (${said})`, error);
   }
