@@ -19,11 +19,20 @@ export interface FolderOptions {
   /** Pixels a side. */
   readonly size: number;
   readonly channels: 1 | 3;
-  /** What a broken picture does: 'error' (default) stops; 'skip' puts another picture of its class in its place, the same one each time. */
+  /**
+   * What a broken picture does: 'error' (default) stops; 'skip' puts another picture of its class in its place: the next sound one of the
+   * list, a function of the files alone, so a resumed run sees what it would have seen.
+   */
   readonly broken?: 'error' | 'skip';
-  /** The most broken pictures that 'skip' accepts in a part of the set; by default 1 % of them, and at least 10. */
+  /**
+   * The most broken pictures that 'skip' accepts in a part of the set; by default 1 % of them, and at least 10. A picture counts once, by
+   * its path, however often it is loaded, and when it is first met; pictures are counted in the order in which they are asked for,
+   * whatever the threads do first. A resumed run counts from 0 again and meets no picture that the whole run would not have met: a
+   * run that stays below the cap does so wherever it is interrupted, and one that it stops, and that is resumed, it stops again before the
+   * next epoch ends.
+   */
   readonly maxBroken?: number;
-  /** Called once for each broken picture that is skipped. */
+  /** Called once for each broken picture that is skipped, in the same order; by a resumed run for those that it meets. */
   readonly onBroken?: (broken: Broken) => void;
   /** Keep decoded pictures in memory; by default if all of a part fit in 256 MiB. */
   readonly keep?: boolean;
@@ -190,8 +199,10 @@ class FolderSource implements ImageSource {
   readonly #skip: boolean;
   readonly #maxBroken: number;
   readonly #onBroken: ((broken: Broken) => void) | undefined;
-  /** Pictures found broken; each counts once. */
+  /** Pictures found broken and skipped; each counts once. */
   readonly #broken = new Set<number>();
+  /** Settles when all that was asked for so far has been counted. */
+  #counted: Promise<void> = Promise.resolve();
 
   constructor(
     readonly name: string,
@@ -234,41 +245,60 @@ class FolderSource implements ImageSource {
     return decode({ kind: 'photo', path: this.path(i), size: this.size, channels: this.channels });
   }
 
-  /** In place of a broken picture: the next of its class that is sound, so that the label stays true and picture i is always the same. */
-  async #loadOrReplace(i: number, decode: Decoder): Promise<Uint8Array> {
+  /** Decodes at once, but counts in turn: else the threads would choose which picture goes over the cap, and in which batch. */
+  #loadOrReplace(i: number, decode: Decoder): Promise<Uint8Array> {
+    const search = this.#firstSound(i, decode);
+    const earlier = this.#counted;
+    const inTurn = (async () => {
+      const [found] = await Promise.allSettled([search, earlier]);
+      if (found.status === 'rejected') throw found.reason;
+      const { pixels, index, broken } = found.value;
+      for (const one of broken) this.#count(one.index, one.error, this.path(index));
+      return pixels;
+    })();
+    this.#counted = inTurn.then(nothing, nothing);
+    return inTurn;
+  }
+
+  /** Picture i or, in place of a broken one, the next of its class that is sound: the label stays true and picture i is always the same. */
+  async #firstSound(i: number, decode: Decoder): Promise<{ pixels: Uint8Array; index: number; broken: BrokenAt[] }> {
     const label = this.label(i);
-    const found: { index: number; error: PictureError }[] = [];
-    for (let step = 0; step < this.length; step++) {
+    const broken: BrokenAt[] = [];
+    for (let step = 0; step < this.length && broken.length <= this.#maxBroken; step++) {
       const index = (i + step) % this.length;
       if (this.label(index) !== label) continue;
       try {
-        const pixels = await this.#decode(index, decode);
-        for (const { index: bad, error } of found) this.#report(bad, error, this.path(index));
-        return pixels;
+        return { pixels: await this.#decode(index, decode), index, broken };
       } catch (error) {
         if (!(error instanceof PictureError)) throw error;
-        found.push({ index, error });
-        if (found.length > this.#maxBroken) break;
+        broken.push({ index, error });
       }
     }
-    const { error } = found[0]!;
+    const { error } = broken[0]!;
     throw new FailureError(
-      `cannot use picture ${error.path}: ${error.reason}. No other of class ${this.classes[label]} could take its place: ${count(found.length, 'picture')} tried, all broken`,
+      `cannot use picture ${error.path}: ${error.reason}. No other of class ${this.classes[label]} could take its place: ${count(broken.length, 'picture')} tried, all broken, and at most ${this.#maxBroken} are skipped`,
       { cause: error },
     );
   }
 
-  #report(index: number, error: PictureError, replacedBy: string): void {
+  #count(index: number, error: PictureError, replacedBy: string): void {
     if (this.#broken.has(index)) return;
-    this.#broken.add(index);
-    if (this.#broken.size > this.#maxBroken)
+    if (this.#broken.size >= this.#maxBroken)
       throw new FailureError(
-        `${this.name}: ${this.#broken.size} of ${this.length} pictures are broken, and at most ${this.#maxBroken} are skipped. The last one, ${error.path}: ${error.reason}`,
+        `${this.name}: ${this.#broken.size + 1} of ${this.length} pictures are broken, and at most ${this.#maxBroken} are skipped. The last one, ${error.path}: ${error.reason}`,
         { cause: error },
       );
+    this.#broken.add(index);
     this.#onBroken?.({ path: error.path, reason: error.reason, replacedBy });
   }
 }
+
+interface BrokenAt {
+  readonly index: number;
+  readonly error: PictureError;
+}
+
+function nothing(): void {}
 
 async function decodeHere(...[job]: Parameters<Decoder>): ReturnType<Decoder> {
   return (await import('./decode.js')).decode(job);

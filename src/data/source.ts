@@ -39,11 +39,14 @@ export function pictureBytes(source: Pick<ImageSource, 'size' | 'channels'>): nu
   return source.size * source.size * source.channels;
 }
 
-/** Pictures in the given order as one array: indices.length * size * size * channels bytes. @throws PictureError as `load` */
+/** Pictures in the given order as one array: indices.length * size * size * channels bytes. @throws PictureError as `load`, for the first in order */
 export async function stack(source: ImageSource, indices: readonly number[], decode?: Decoder): Promise<Uint8Array<ArrayBuffer>> {
   const each = pictureBytes(source);
   const out = new Uint8Array(indices.length * each);
-  await Promise.all(indices.map(async (index, i) => out.set(source.peek(index) ?? (await source.load(index, decode)), i * each)));
+  const put = async (index: number, i: number): Promise<void> =>
+    out.set(source.peek(index) ?? (await source.load(index, decode)), i * each);
+  // All are waited for, so that of several broken pictures the first in order is named, whatever the threads did first.
+  for (const result of await Promise.allSettled(indices.map(put))) if (result.status === 'rejected') throw result.reason;
   return out;
 }
 
