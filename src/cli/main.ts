@@ -25,6 +25,10 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map(
     eval: { about: 'measure reconstruction and samples against held-out pictures', load: async () => (await import('./eval.js')).evaluate },
     data: { about: 'look at a data set: counts by class and a contact sheet', load: async () => (await import('./data.js')).data },
     info: { about: 'what a weights file or a preset is: sizes, parameters, settings', load: async () => (await import('./info.js')).info },
+    checkpoint: {
+      about: 'list, verify or remove the checkpoints of a run',
+      load: async () => (await import('./checkpoint.js')).checkpoint,
+    },
     bench: { about: 'measure the engine and a training step against PyTorch', load: async () => (await import('./bench.js')).bench },
     doctor: { about: 'check what is installed and how fast it is here', load: async () => (await import('./doctor.js')).doctor },
   } satisfies Record<string, Entry>),

@@ -15,7 +15,7 @@ import type { Accumulator, LogLine } from './metrics.js';
 import type { RunFolder } from './run.js';
 import { Saver, type Written } from './saver.js';
 import { due, learningRate, passes } from './schedule.js';
-import { takeSnapshot } from './snapshot.js';
+import { NotFiniteError, takeSnapshot } from './snapshot.js';
 import type { Stepper } from './step.js';
 import { decodes, saveWeights } from './weights.js';
 
@@ -283,7 +283,13 @@ export class TrainingLoop {
     const { minutes } = this.parts.config.checkpoint;
     if (last || this.saver.busy || performance.now() - this.checkpointed < minutes * 60_000) return;
     this.checkpointed = performance.now();
-    await this.writing('checkpoint', async () => this.begin());
+    try {
+      await this.writing('checkpoint', async () => this.begin());
+    } catch (error) {
+      // The steps that follow cannot be sound either: that they are not stops the run, with what stands.
+      if (!(error instanceof NotFiniteError)) throw error;
+      this.problem(`checkpoint: ${error.message}`);
+    }
   }
 
   /** Copies the run's state and begins to write it. */

@@ -11,9 +11,12 @@ import { encodeWeights, toFile, toTensor } from './weights.js';
 
 const ACCUMULATED = 'accumulated.';
 
+/** A weight is no number any more: such a checkpoint would take the place of a good one. */
+export class NotFiniteError extends FailureError {}
+
 /**
  * Copies all that a run needs to go on into memory. Waits for the device; nothing of it is shared with what trains on.
- * @throws FailureError when a weight is not finite: such a checkpoint would take the place of a good one
+ * @throws NotFiniteError
  */
 export function takeSnapshot(stepper: Stepper, accumulator: Accumulator, state: CheckpointState): Snapshot {
   const files = new Map<string, readonly Uint8Array[]>();
@@ -21,7 +24,7 @@ export function takeSnapshot(stepper: Stepper, accumulator: Accumulator, state: 
   try {
     for (const [name, tensors] of stepper.state()) {
       if (!Number.isFinite(noGrad(() => scope(() => Number(gradNorm([...tensors.values()]).item())))))
-        throw new FailureError(`the tensors of '${name}' are no longer finite, so no checkpoint is made of them; those before stand`);
+        throw new NotFiniteError(`the tensors of '${name}' are no longer finite, so none is made of them; those before stand`);
       const bytes =
         name === 'online' || name === 'average'
           ? encodeWeights(tensors, stepper.frozen, {
