@@ -9,12 +9,13 @@ import { cat, type DType, type EngineInfo, engineInfo, noGrad, ones, scope, setT
 import { modelConfig, type RunSettings, resolveConfig } from '../train/config.js';
 import { findPreset } from '../train/presets.js';
 import { Stepper } from '../train/step.js';
+import { measureSaving } from './bench-save.js';
 import { defineCommand } from './command.js';
-import { ENGINE } from './engine.js';
+import { ENGINE, type EngineFlags, openEngine } from './engine.js';
 import { callTime, product } from './measure.js';
 import { print, printJson, RESULT } from './output.js';
 import { findPeer, Peer, type PeerPython, sameVersion } from './peer.js';
-import { counted, figure, table } from './text.js';
+import { counted, figure, short, table } from './text.js';
 
 /** One thing measured. */
 interface Row {
@@ -59,9 +60,13 @@ const WARM_UP = 3;
 export const bench = defineCommand({
   name: 'bench',
   about:
-    "Measures on the CPU: calls of operators against libtorch's own time, a training step of the demo model against the same step in Python's PyTorch (python3, or $PYTHON, if it has torch), and matrix products.",
-  operands: { names: '[ops|step|all]', min: 0, max: 1 },
+    "Measures on the CPU: calls of operators against libtorch's own time, a training step of the demo model against the same step in Python's PyTorch (python3, or $PYTHON, if it has torch), and matrix products. On any device: what a checkpoint costs (save).",
+  operands: { names: '[ops|step|all|save]', min: 0, max: 1 },
   flags: {
+    preset: { kind: 'text', value: 'NAME', about: 'save: whose network; demo by default' },
+    batch: { kind: 'whole', value: 'N', min: 1, max: 4096, about: 'save: pictures a step; 64 by default' },
+    device: ENGINE.device,
+    dtype: ENGINE.dtype,
     steps: { kind: 'whole', value: 'N', min: 1, max: 10_000, about: 'training steps timed on each side; 12 by default' },
     threads: ENGINE.threads,
     ...RESULT,
@@ -69,9 +74,15 @@ export const bench = defineCommand({
   examples: [
     ['dsd bench', 'everything, about two minutes'],
     ['dsd bench step --steps 40 --json', 'training steps only, for a program'],
+    ['dsd bench save --preset imagenet-256-B --device cuda', 'what a checkpoint of the 205M network costs'],
   ],
-  run: async ({ steps = 12, threads, json, quiet }, [part = 'all']) => {
-    if (part !== 'all' && part !== 'ops' && part !== 'step') throw new UsageError(`dsd bench wants ops, step or all; found '${part}'`);
+  run: async (flags, [part = 'all']) => {
+    if (part === 'save') return saving(flags);
+    if (part !== 'all' && part !== 'ops' && part !== 'step')
+      throw new UsageError(`dsd bench wants ops, step, all or save; found '${part}'`);
+    for (const name of ['preset', 'batch', 'device', 'dtype'] as const)
+      if (flags[name] !== undefined) throw new UsageError(`--${name} is for dsd bench save`);
+    const { steps = 12, threads, json, quiet } = flags;
     if (threads !== undefined) setThreads(threads);
     const info = engineInfo();
     const say: Say = (text) => !quiet && process.stderr.write(`${text}\n`);
@@ -89,6 +100,37 @@ export const bench = defineCommand({
     }
   },
 });
+
+interface SaveFlags extends EngineFlags {
+  readonly preset: string | undefined;
+  readonly batch: number | undefined;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+/** Minutes between checkpoints that costs are stated for: the presets' own. */
+const MINUTES = 5;
+
+async function saving(flags: SaveFlags): Promise<void> {
+  const engine = openEngine(flags);
+  const preset = flags.preset ?? 'demo';
+  const say: Say = (text) => !flags.quiet && process.stderr.write(`${text}\n`);
+  const found = await measureSaving({
+    ...{ preset, batch: flags.batch ?? 64, device: engine.device, compute: engine.compute, folder: '.', repeats: 3, say },
+  });
+  const share = (found.held + found.slowed) / (MINUTES * 60);
+  if (flags.json) return printJson({ preset, compute: engine.about, ...found, shareAtFiveMinutes: share });
+  print(
+    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${figure(found.step * 1000)} ms`,
+    ...table([
+      ['training stands still for it', `${figure(found.held)} s`],
+      ['written in', `${figure(found.write)} s`],
+      ['the same bytes copied and synced in', `${figure(found.copy)} s; written / copied ${figure(found.write / found.copy)}`],
+      ['written while training goes on in', `${figure(found.writeBeside)} s, which slows the steps by ${figure(found.slowed)} s in all`],
+      [`one every ${MINUTES} minutes costs`, `${figure(100 * share)} % of training time`],
+    ]),
+  );
+}
 
 function startPeer(python: PeerPython, threads: number): Peer {
   const { data, model } = resolveConfig(findPreset('demo').settings);

@@ -81,7 +81,7 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['reconstruct', 'run', 'nowhere.png'], /no picture, folder or data set 'nowhere\.png'/],
     [['reconstruct', 'run', 'fashion-mnist'], /fashion-mnist are grey, and this model was made for colour/],
     [['info'], /a model or a preset/],
-    [['bench', 'opps'], /dsd bench wants ops, step or all; found 'opps'/],
+    [['bench', 'opps'], /dsd bench wants ops, step, all or save; found 'opps'/],
     [['data', 'openmojis'], /Did you mean openmoji/],
   ]);
 });

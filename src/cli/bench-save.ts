@@ -1,0 +1,143 @@
+/** `dsd bench save`: what a checkpoint costs training, and how its writing compares with a plain copy of the same bytes. */
+import { mkdtempSync } from 'node:fs';
+import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Batch } from '../data/loader.js';
+import { disk } from '../io/disk.js';
+import { type Device, type DType, engineInfo, scope, synchronize } from '../torch/index.js';
+import { type CheckpointState, Checkpoints, type Snapshot } from '../train/checkpoints.js';
+import { modelConfig, resolveConfig } from '../train/config.js';
+import { Accumulator } from '../train/metrics.js';
+import { findPreset } from '../train/presets.js';
+import { Saver } from '../train/saver.js';
+import { takeSnapshot } from '../train/snapshot.js';
+import { Stepper } from '../train/step.js';
+
+export interface Saving {
+  readonly bytes: number;
+  /** Seconds, medians. */
+  readonly step: number;
+  /** Training stands still while the state is copied into memory. */
+  readonly held: number;
+  /** A checkpoint written while nothing else is done, and the same files copied and synced. */
+  readonly write: number;
+  readonly copy: number;
+  /** A checkpoint written while training goes on, and what the steps meanwhile took beyond their usual time. */
+  readonly writeBeside: number;
+  readonly slowed: number;
+}
+
+export interface SavingOptions {
+  readonly preset: string;
+  readonly batch: number;
+  readonly device: Device;
+  readonly compute: DType;
+  /** A folder on the disk to measure. */
+  readonly folder: string;
+  readonly repeats: number;
+  readonly say: (text: string) => void;
+}
+
+const CLASSES = 1000;
+const PIECE = 2 ** 24;
+
+export async function measureSaving({ preset, batch, device, compute, folder, repeats, say }: SavingOptions): Promise<Saving> {
+  const config = resolveConfig(findPreset(preset).settings, { train: { batch, microBatch: 0, images: 1_000_000 } });
+  say(`making ${preset}`);
+  const stepper = new Stepper(config, modelConfig(config, { channels: 3, classes: CLASSES }), device, compute);
+  const accumulator = new Accumulator();
+  const place = mkdtempSync(join(folder, '.dsd-bench-'));
+  const saver = new Saver(place, 1);
+  let images = 0;
+  const state = (): CheckpointState => ({
+    ...{ images, steps: stepper.steps, skipped: 0, row: 0, unlogged: 0, classes: [], pictures: { train: 1, heldOut: 1 }, pcaPsnr: 0 },
+    evaluation: null,
+    ranOn: { libtorch: engineInfo().version, device, compute: compute === 'bfloat16' ? 'bfloat16' : 'float32', threads: 1, micro: batch },
+    saved: new Date().toISOString(),
+    config,
+  });
+  const step = (): number => {
+    const began = performance.now();
+    scope(() => void stepper.step(noise(batch, config.data.image, images), images));
+    images += batch;
+    if (device !== 'cpu') synchronize();
+    return (performance.now() - began) / 1000;
+  };
+  /** Writing needs new arrays each time: they go to the thread. */
+  const snapshot = (): { taken: Snapshot; seconds: number } => {
+    const began = performance.now();
+    const taken = takeSnapshot(stepper, accumulator, state());
+    return { taken, seconds: (performance.now() - began) / 1000 };
+  };
+  try {
+    say('training steps');
+    for (let i = 0; i < 3; i++) step();
+    const usual = median(Array.from({ length: 8 }, step));
+    const [held, writes, copies]: [number[], number[], number[]] = [[], [], []];
+    let bytes = 0;
+    for (let i = 0; i < repeats; i++) {
+      say(`checkpoint ${i + 1} of ${repeats}: written, and copied`);
+      images++;
+      const { taken, seconds } = snapshot();
+      held.push(seconds);
+      saver.save(taken);
+      const written = await saver.settle();
+      if (!written) throw new Error('a checkpoint was not written');
+      ({ bytes } = written);
+      writes.push(written.milliseconds / 1000);
+      copies.push(copy(written.path, join(place, 'copy')));
+    }
+    say('a checkpoint while training goes on');
+    images++;
+    saver.save(snapshot().taken);
+    let slowed = 0;
+    while (saver.busy) {
+      slowed += step() - usual;
+      await turn();
+    }
+    const beside = await saver.settle();
+    return {
+      ...{ bytes, step: usual, held: median(held), write: median(writes), copy: median(copies) },
+      ...{ writeBeside: (beside?.milliseconds ?? Number.NaN) / 1000, slowed },
+    };
+  } finally {
+    await saver.close();
+    stepper.dispose();
+    accumulator.dispose();
+    for (const { path } of new Checkpoints(place).list()) disk.remove(path);
+    disk.remove(place);
+  }
+}
+
+/** Seconds to copy the files of a folder and sync each. */
+function copy(from: string, to: string): number {
+  disk.remove(to);
+  disk.mkdir(to);
+  const began = performance.now();
+  for (const name of disk.list(from)) {
+    const file = disk.open(join(from, name));
+    disk.writeNew(join(to, name), pieces(file));
+    file.close();
+  }
+  const seconds = (performance.now() - began) / 1000;
+  disk.remove(to);
+  return seconds;
+}
+
+function* pieces(file: { readonly size: number; read(position: number, length: number): Uint8Array }): Iterable<Uint8Array> {
+  for (let at = 0; at < file.size; at += PIECE) yield file.read(at, Math.min(PIECE, file.size - at));
+}
+
+function noise(batch: number, size: number, firstImage: number): Batch {
+  return {
+    images: Uint8Array.from({ length: batch * size * size * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 16) & 255),
+    labels: Int32Array.from({ length: batch }, (_, i) => i % CLASSES),
+    indices: Uint32Array.from({ length: batch }, (_, i) => i),
+    ...{ firstImage, waitedMs: 0 },
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
+}
