@@ -273,7 +273,7 @@ test('long headers of every kind take steps in proportion to their length', () =
 test('the same through the disk and from memory', () => {
   const folder = fs.mkdtempSync(join(tmpdir(), 'dsd-fuzz-'));
   try {
-    const path = join(folder, 'weights.safetensors');
+    const path = join(folder, 'model.safetensors');
     const outcome = (read: () => Safetensors): Safetensors | string => {
       try {
         return read();

@@ -104,7 +104,7 @@ test('a small file has exactly these bytes', () => {
 test('files are written and read through the disk', () => {
   const folder = fs.mkdtempSync(join(tmpdir(), 'dsd-safetensors-'));
   try {
-    const path = join(folder, 'weights.safetensors');
+    const path = join(folder, 'model.safetensors');
     const tensors = new Map([['__proto__', tensor('I16', [2, 2], Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8))]]);
     writeSafetensors(path, tensors, new Map([['config', '{}']]));
     assert.deepEqual(readSafetensors(path), { tensors, metadata: new Map([['config', '{}']]) });
