@@ -97,6 +97,10 @@ napi_value deterministic(Args& a) {
   if (!a.missing(0)) {
     bool on = a.boolean(0, "on");
     context.setDeterministicAlgorithms(on, /*warn_only=*/false);
+#if TORCH_VERSION_MAJOR >= 2
+    // It would fill every new tensor with NaN: a pass over memory that changes no result of ours.
+    context.setDeterministicFillUninitializedMemory(false);
+#endif
     context.setDeterministicCuDNN(on);
     context.setBenchmarkCuDNN(!on && context.benchmarkCuDNN());
   }

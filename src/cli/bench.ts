@@ -121,7 +121,7 @@ async function saving(flags: SaveFlags): Promise<void> {
   const share = (found.held + found.slowed) / (MINUTES * 60);
   if (flags.json) return printJson({ preset, compute: engine.about, ...found, shareAtFiveMinutes: share });
   print(
-    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${figure(found.step * 1000)} ms`,
+    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${figure(found.step * 1000)} ms, with --deterministic ${figure(found.stepDeterministic * 1000)} ms`,
     ...table([
       ['training stands still for it', `${figure(found.held)} s`],
       ['written in', `${figure(found.write)} s`],
