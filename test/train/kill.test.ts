@@ -14,7 +14,7 @@ import { dsd, makePictures, start, workplace } from '../cli/harness.js';
 const KILLS = Number(process.env.KILLS ?? 5);
 const DEVICE = process.env.KILL_DEVICE ?? 'cpu';
 /** Steps that a process gets done between its start and its end, on average and at least as many. */
-const STEPS_A_KILL = 40;
+const STEPS_A_KILL = Number(process.env.KILL_STEPS ?? 40);
 /** Milliseconds that a process may train before it is killed. */
 const MOST_TRAINING = 800;
 
