@@ -158,7 +158,7 @@ function draw(
   );
 }
 
-/** What a reader must know to compare (method.md section 9). */
+/** What a reader must know to compare (ARCHITECTURE.md, The method: evaluation). */
 function protocol(of: SamplerOptions & { seed: number; weights: string; images: number; compute: string }): string {
   const guidance = of.guidance === 1 ? 'no guidance' : `guidance ${of.guidance} on [${of.interval.join(', ')}]`;
   return `${of.solver}, ${counted(of.steps, 'step')}, ${guidance}, seed ${of.seed}, ${of.weights === 'average' ? 'averaged' : 'raw'} weights of ${counted(of.images, 'picture')}, ${of.compute}`;

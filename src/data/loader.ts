@@ -1,5 +1,5 @@
 /**
- * Endless batches for training. Order and flips are functions of (seed, global image index) and of nothing else (design.md, decision 8): not
+ * Endless batches for training. Order and flips are functions of (seed, global image index) and of nothing else (core/random.ts): not
  * of the batch size, the number of threads, or how often the program was stopped and resumed.
  */
 import { key, permutation, uniform } from '../core/random.js';

@@ -1,5 +1,5 @@
 /**
- * The random numbers of a training step, each a function of (seed, purpose, global image index, element): design decision 8.
+ * The random numbers of a training step, each a function of (seed, purpose, global image index, element): see core/random.ts.
  * A batch and its micro-batches draw the same, and a resumed run draws what the uninterrupted one would have.
  */
 import { key } from '../core/random.js';

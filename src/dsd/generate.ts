@@ -1,5 +1,6 @@
 /**
- * From noise and classes to pictures, on the engine: it answers what `sampler.ts` asks and decodes what that returns. method.md section 7.
+ * From noise and classes to pictures, on the engine: it answers what `sampler.ts` asks and decodes what that returns.
+ * ARCHITECTURE.md, The method: sampling.
  */
 import { UsageError } from '../core/errors.js';
 import { cat, full, noGrad, scope, type Tensor } from '../torch/index.js';

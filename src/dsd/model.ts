@@ -1,5 +1,5 @@
 /**
- * One network, three roles: encode, denoise, decode. method.md section 5.
+ * One network, three roles: encode, denoise, decode. ARCHITECTURE.md, The method: network.
  * Shapes: B pictures of H x H pixels and `channels` colours, values in [-1, 1], channels last; N tokens; C latent channels; d width.
  */
 import { constant, truncatedNormal } from '../nn/init.js';

@@ -1,5 +1,6 @@
 /**
- * The objective: every loss and every stop-gradient, each with its reason. method.md sections 3, 4 and 6.
+ * The objective: every loss and every stop-gradient, each with its reason.
+ * ARCHITECTURE.md, The method: paradigms, collapse and its cures, training.
  *
  * The four paradigms of the paper's figure 1 are settings of one loss, || P(input, t) - target ||^2; see PARADIGMS.
  * Shapes: B pictures, k denoising passes for one encoding, N tokens, C latent channels, d width.
@@ -23,7 +24,7 @@ import type { Draws } from './draws.js';
 import type { Denoised, Encoded, Model } from './model.js';
 
 export interface ObjectiveConfig {
-  /** What the network predicts: the clean latent (cure 2 of section 4), or the velocity z - eps. */
+  /** What the network predicts: the clean latent (cure 2), or the velocity z - eps. */
   readonly target: 'clean' | 'velocity';
   /** Cure 1: no gradient into the target. Always so for an EMA or frozen target, whose weights are not trained. */
   readonly stopGradient: boolean;

@@ -1,5 +1,5 @@
 /**
- * From noise to a latent: Euler and Heun on a shifted time grid, with classifier-free guidance. method.md section 7.
+ * From noise to a latent: Euler and Heun on a shifted time grid, with classifier-free guidance. ARCHITECTURE.md, The method: sampling.
  *
  * Generic over the tensor: it needs four operations and imports no engine, so that a browser runs this very file. It is a generator that
  * asks for predictions instead of calling a network: the caller answers at once or after awaiting, as its engine wants.

@@ -1,7 +1,7 @@
 /**
  * The shapes of the network: named sizes, and one table of every parameter. Pure data, no engine: `dsd info` and the export read it too.
  *
- * Source: method.md section 5. That one ViT plays three roles is the paper's; every width and depth below is ours, chosen to meet the
+ * ARCHITECTURE.md, The method: network. That one ViT plays three roles is the paper's; every width and depth below is ours, chosen to meet the
  * stated totals (42M, 118M, 205M) within 1 %.
  */
 import { nearest, UsageError } from '../core/errors.js';
@@ -37,9 +37,9 @@ export interface ModelConfig extends Size {
   readonly latent: number;
   /** Number of classes K; class K is the null class. */
   readonly classes: number;
-  /** LayerNorm without affine on the latent (method.md section 8: without it its scale runs away). */
+  /** LayerNorm without affine on the latent (without it its scale runs away: ARCHITECTURE.md, The method: collapse and its cures). */
   readonly latentNorm: boolean;
-  /** Prototypes of the representation head (method.md section 6, DINO). */
+  /** Prototypes of the representation head (DINO; ARCHITECTURE.md, The method: training). */
   readonly prototypes: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * The trunk: the one Vision Transformer behind the three roles. method.md section 5.
+ * The trunk: the one Vision Transformer behind the three roles. ARCHITECTURE.md, The method: network.
  * Shapes: B pictures, N = n*n tokens, d width, h heads, F hidden width.
  */
 import { EPSILON, mlp, project, rms } from '../nn/layers.js';

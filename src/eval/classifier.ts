@@ -1,9 +1,9 @@
 /**
- * A small classifier trained on the set itself: the judge of class-conditional samples, and the features of FD-classifier. method.md section 8.
+ * A small classifier trained on the set itself: the judge of class-conditional samples, and the features of FD-classifier.
  *
  * 3 x 3 convolutions of 64, 128, 256, 256 channels with strides 1, 2, 2, 2, each with batch norm and ReLU; average pool; linear. 600 AdamW
- * steps at batch 256. What section 8 leaves open is PyTorch's default here: lr 1e-3 throughout, betas 0.9 and 0.999, weight decay 0.01, uniform
- * initialisation within 1 / sqrt(fan in); convolutions have no bias, since batch norm takes it away. float32; pictures in [-1, 1], no flips.
+ * steps at batch 256. All else is PyTorch's default: lr 1e-3 throughout, betas 0.9 and 0.999, weight decay 0.01, uniform
+ * initialisation within 1 / sqrt(fan in); but convolutions have no bias, since batch norm takes it away. float32; pictures in [-1, 1], no flips.
  */
 import { UsageError } from '../core/errors.js';
 import { key, permutation } from '../core/random.js';

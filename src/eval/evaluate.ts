@@ -1,6 +1,6 @@
 /**
  * Evaluates a model: reconstruction and latents of held-out pictures, and class-conditional samples at several guidance scales, all judged by
- * one classifier. Every figure comes with the protocol it was taken by. method.md sections 8 and 9.
+ * one classifier. Every figure comes with the protocol it was taken by. ARCHITECTURE.md, The method: evaluation.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { UsageError } from '../core/errors.js';

@@ -5,7 +5,8 @@
  * The trace of (S1 S2)^1/2 is the sum of the roots of the eigenvalues of S1^1/2 S2 S1^1/2, which is symmetric: two symmetric
  * eigendecompositions, real by construction, where a general square root turns complex on singular covariances.
  *
- * The name says the features: FD-classifier, FD-nsfwjs-mixed7. "FID" is the one on the 2015 Inception's and no other. method.md section 9.
+ * The name says the features: FD-classifier, FD-nsfwjs-mixed7. "FID" is the one on the 2015 Inception's and no other.
+ * ARCHITECTURE.md, The method: evaluation.
  */
 import { UsageError } from '../core/errors.js';
 import { scope, tensor } from '../torch/index.js';

@@ -1,6 +1,6 @@
 /**
  * Per-patch principal components: the best linear code of a patch with as many numbers as the latent has, and so the floor for
- * reconstruction. method.md section 5.
+ * reconstruction. ARCHITECTURE.md, The method: evaluation.
  */
 import { UsageError } from '../core/errors.js';
 import { type ImageSource, pictureBytes } from '../data/source.js';

@@ -1,6 +1,6 @@
 /**
- * The health of a latent space: effective rank and standard deviation. method.md section 4; Roy and Vetterli, "The effective rank",
- * EUSIPCO 2007.
+ * The health of a latent space: effective rank and standard deviation. ARCHITECTURE.md, The method: effective rank; Roy and
+ * Vetterli, "The effective rank", EUSIPCO 2007.
  *
  * Effective rank is exp(entropy(p)), p_i = s_i / sum s, with s the singular values of the centred matrix of tokens (M, C). They are the
  * roots of the eigenvalues of its (C, C) scatter matrix, which needs no decomposition of the tall one and can be accumulated. Squaring costs

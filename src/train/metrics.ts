@@ -12,7 +12,7 @@ export interface LogLine {
   readonly losses: Readonly<Record<string, number>>;
   readonly gradientNorm: number;
   readonly learningRate: number;
-  /** Effective rank of the last batch's latent, and of the same before LayerNorm (method.md section 4). */
+  /** Effective rank of the last batch's latent, and of the same before LayerNorm (ARCHITECTURE.md, The method: effective rank). */
   readonly effectiveRank: number;
   readonly effectiveRankRaw: number;
   /** Standard deviation of the latent before LayerNorm, about each channel's mean: it shows a scale that vanishes or runs away. */

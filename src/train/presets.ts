@@ -10,7 +10,7 @@ export interface Preset {
   readonly settings: RunSettings;
 }
 
-/** What every preset shares: method.md section 6. */
+/** What every preset shares. ARCHITECTURE.md, The method: training, sampling. */
 const base: RunSettings = {
   data: { flip: true, workers: 2, broken: 'error' },
   model: { latentNorm: true, prototypes: 1024 },

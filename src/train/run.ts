@@ -1,5 +1,5 @@
 /**
- * A run's folder: the only thing that a trainer writes and that everything else reads (design decision 7).
+ * A run's folder: the only thing that a trainer writes and that everything else reads. ARCHITECTURE.md, A run that cannot lose work.
  *
  *     config.json            the resolved configuration and the names of the classes
  *     metrics.jsonl          lines of kind "train" (at each log cadence), "evaluate" (held-out measurements) and "skipped" (steps not applied)

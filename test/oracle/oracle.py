@@ -24,7 +24,7 @@ C = 5, d = 32, h = 2, L = 3, F = 24, P = 12, K = 4. A gradient that is zero ever
     samplers        Euler and Heun, networks that give the clean latent or the velocity, with and without guidance
     optimizer       AdamW with clipping and an average, five steps, weight decay 0 and 0.01
     lpips           a tiny VGG16 distance with the names of torchvision and lpips
-    identity        figure 3: both losses by sample, with one shared latent and with two
+    identity        the paper's figure 3: both losses by sample, with one shared latent and with two
     statistics      effective rank, PSNR, per-patch PCA, Frechet distance, precision and recall
 """
 import json
