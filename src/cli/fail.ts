@@ -8,11 +8,13 @@ export interface FailOptions {
   readonly debug: boolean;
   /** The command that was run, to point to its help; absent before it is known. */
   readonly command?: string;
+  /** What to type to start this program; 'dsd' if absent. */
+  readonly program?: string;
   readonly stream?: Terminal;
 }
 
 /** Prints an error and returns what the process should exit with. */
-export function fail(error: unknown, { debug, command, stream = process.stderr }: FailOptions): number {
+export function fail(error: unknown, { debug, command, program = 'dsd', stream = process.stderr }: FailOptions): number {
   const { red } = paint(stream);
   const known = error instanceof DsdError ? error : outOfMemory(error);
   const lines: string[] = [];
@@ -23,7 +25,7 @@ export function fail(error: unknown, { debug, command, stream = process.stderr }
       `${red('error:')} ${describe(error)}`,
       'This is a bug in dsd. Please report it, with what the same command prints when --debug is added.',
     );
-  if (known instanceof UsageError) lines.push(`See: dsd ${command ? `${command} ` : ''}--help`);
+  if (known instanceof UsageError) lines.push(`See: ${program} ${command ? `${command} ` : ''}--help`);
   if (debug) lines.push(...causes(error));
   stream.write(`${lines.join('\n')}\n`);
   return known?.exitCode ?? 1;

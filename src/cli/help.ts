@@ -7,30 +7,34 @@ const INDENT = '  ';
 /** Help is as wide as the terminal, and no wider than reads well. */
 const MOST_COLUMNS = 110;
 
-/** Help of the whole program. @param commands name and a line about each, in the order of use */
-export function programHelp(commands: readonly (readonly [name: string, about: string])[]): string {
+/**
+ * Help of the whole program.
+ * @param commands name and a line about each, in the order of use
+ * @param program what to type to start this one: examples are there to be pasted
+ */
+export function programHelp(commands: readonly (readonly [name: string, about: string])[], program = 'dsd'): string {
   return [
     'dsd: train one Vision Transformer that encodes, decodes and generates pictures (Diffusion as Self-Distillation)',
     '',
-    'dsd COMMAND [FLAGS]',
+    `${program} COMMAND [FLAGS]`,
     '',
     ...table(commands.map(([name, about]) => [INDENT + name, about])),
     '',
     'Start here',
     ...table([
-      [`${INDENT}dsd doctor`, 'is everything there, and how fast is it?'],
-      [`${INDENT}dsd train --preset demo`, 'a few minutes on a CPU'],
-      [`${INDENT}dsd sample runs/demo`, 'pictures from what was trained'],
+      [`${INDENT}${program} doctor`, 'is everything there, and how fast is it?'],
+      [`${INDENT}${program} train --preset demo`, 'a few minutes on a CPU'],
+      [`${INDENT}${program} sample runs/demo`, 'pictures from what was trained'],
     ]),
     '',
-    '`dsd COMMAND --help` lists the flags. Results go to stdout, progress to stderr.',
+    `\`${program} COMMAND --help\` lists the flags. Results go to stdout, progress to stderr.`,
     'Exit codes: 0 done, 1 failed, 2 wrong usage, 75 interrupted with the weights saved, if there were any yet.',
     '',
   ].join('\n');
 }
 
-/** Help of a command. @param columns of the terminal */
-export async function commandHelp(command: Command, columns = 80): Promise<string> {
+/** Help of a command. @param columns of the terminal @param program as of programHelp */
+export async function commandHelp(command: Command, columns = 80, program = 'dsd'): Promise<string> {
   const wide = Math.max(40, Math.min(columns, MOST_COLUMNS));
   const rows = [...Object.entries(command.flags)].map(([name, flag]) => {
     const value = valueName(flag);
@@ -46,7 +50,7 @@ export async function commandHelp(command: Command, columns = 80): Promise<strin
   return [
     ...wrap(command.about, wide),
     '',
-    `dsd ${command.name}${names && ` ${names}`} [FLAGS]`,
+    `${program} ${command.name}${names && ` ${names}`} [FLAGS]`,
     '',
     ...hanging(
       rows.map(({ left, about }) => [left, about] as const),
@@ -56,7 +60,7 @@ export async function commandHelp(command: Command, columns = 80): Promise<strin
     '',
     command.examples.length === 1 ? 'Example' : 'Examples',
     ...command.examples.flatMap(([line, about]) => [
-      `${INDENT}${line}`,
+      INDENT + line.replace(/^dsd\b/, program),
       ...(about === '' ? [] : wrap(about, wide - 6)).map((part) => `      ${part}`),
     ]),
     '',

@@ -21,12 +21,19 @@ export function version(): string {
   return (JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string }).version;
 }
 
-/** How to call this program again, as it was called this time: `dsd` when it is installed, else by its file. */
+/**
+ * How to call this program again, as it was called this time: `npx dsd` out of a package's own programs, which no shell finds by themselves;
+ * `dsd` when it is installed; else by its file.
+ */
 export function invocation(script = process.argv[1] ?? 'dsd', folder = process.cwd()): string {
+  if (/[\\/]node_modules[\\/]\.bin[\\/]dsd$/.test(script)) return 'npx dsd';
   if (basename(script) === 'dsd') return 'dsd';
   const path = relative(folder, script);
   return `node ${quoted(path.startsWith('..') ? script : path)}`;
 }
+
+/** What help writes before a command's name: short, and what a shell finds where we know how it finds us. */
+export const programName = (): string => (invocation() === 'npx dsd' ? 'npx dsd' : 'dsd');
 
 /** A word as a shell takes it. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);

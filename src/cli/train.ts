@@ -1,6 +1,6 @@
 /** `dsd train`: settings from preset, file and flags; the trainer's events as lines; signals. */
 import { join, resolve } from 'node:path';
-import { UsageError } from '../core/errors.js';
+import { InterruptedError, UsageError } from '../core/errors.js';
 import { DATA_NAMES } from '../data/open.js';
 import { compression, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
@@ -85,6 +85,8 @@ export const train = defineCommand({
       const seconds = (performance.now() - began) / 1000;
       if (flags.json) printJson({ ...view.result(last), seconds });
       else print(...view.summary(last, seconds));
+    } catch (error) {
+      throw withNext(error, view.folder);
     } finally {
       progress.clear();
       stop.release();
@@ -201,6 +203,12 @@ function stopOnSignals(note: (line: string) => void): { signal: AbortSignal; rel
   return { signal: controller.signal, release };
 }
 
+/** An interrupted run, once begun, can be gone on with: how, only the command line knows. @param folder of a run that was begun */
+const withNext = (error: unknown, folder: string | undefined): unknown =>
+  error instanceof InterruptedError && folder !== undefined
+    ? new InterruptedError(`${error.message}. To go on: ${invocation()} train --resume ${quoted(folder)}`, { cause: error })
+    : error;
+
 /** Turns the trainer's events into lines, and keeps what the summary tells. */
 class TrainView {
   private start: Start | undefined;
@@ -220,6 +228,11 @@ class TrainView {
     private readonly engine: Engine,
     private readonly progress: Progress,
   ) {}
+
+  /** Of the run; undefined before it begins. */
+  get folder(): string | undefined {
+    return this.start?.folder;
+  }
 
   show(event: TrainEvent): void {
     switch (event.kind) {

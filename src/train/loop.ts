@@ -328,7 +328,7 @@ export class TrainingLoop {
     }
     // The checkpoint is what counts; whoever asked to stop may not wait for more than the weights.
     await this.writing('weights', () => this.save(false));
-    throw new InterruptedError(`${reached}; nothing is lost. To go on: dsd train --resume ${folder.path}`);
+    throw new InterruptedError(`${reached}; nothing is lost`);
   }
 
   private state(): CheckpointState {

@@ -1,10 +1,10 @@
 /** The built command line from end to end: one tiny run is trained, then everything is asked of it. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type NpzArray, readNpz } from '../../src/io/npz.js';
-import { CLASSES, dsd, type Ended, makePictures, TOY, workplace } from './harness.js';
+import { CLASSES, dsd, type Ended, MAIN, makePictures, TOY, workplace } from './harness.js';
 
 const { folder, remove } = workplace();
 const at = (...parts: string[]): string => join(folder, ...parts);
@@ -48,6 +48,17 @@ test('help names every command and costs nothing; each command has its own, with
   assert.match((all[0] as Ended).stdout, /^ {2}imagenet-256-B +ImageNet/m);
   assert.equal((await dsd(['help', 'sample'])).stdout, (await dsd(['sample', '-h'])).stdout);
   assert.match(ok(await dsd(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('started by npx, what is there to be pasted begins with npx', async () => {
+  const main = at('node_modules', '.bin', 'dsd');
+  mkdirSync(at('node_modules', '.bin'), { recursive: true });
+  symlinkSync(MAIN, main);
+  const by = (...words: string[]): Promise<Ended> => dsd(words, { cwd: folder, main });
+  assert.match(ok(await by('--help')).stdout, /^npx dsd COMMAND .*^ {2}npx dsd doctor /ms);
+  assert.match(ok(await by('info', '--help')).stdout, /^npx dsd info .*^ {2}npx dsd info runs\/demo$/ms);
+  assert.match((await by('info')).stderr, /^See: npx dsd info --help$/m);
+  assert.match(ok(await by('train', '--resume', 'run', '--quiet')).stdout, /^next +npx dsd info run$/m);
 });
 
 test('help loads no engine, no zod, no sharp; info no engine', async () => {

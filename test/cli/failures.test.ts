@@ -48,7 +48,6 @@ test('wrong usage exits 2 and says what was meant', async () => {
   }
   writeFileSync(at('unknown.json'), '{"train": {"bach": 3}}');
   await refuse(2, [
-    [[], /dsd wants a command: train, sample/],
     [['trian'], /no command 'trian'; did you mean 'train'\?/],
     [['--presett'], /no flag '--presett' before a command/],
     [['train'], /wants settings to begin from: --preset demo\|fashion-mnist/],
@@ -84,6 +83,11 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['bench', 'opps'], /dsd bench wants ops, step, all or save; found 'opps'/],
     [['data', 'openmojis'], /Did you mean openmoji/],
   ]);
+});
+
+test('no command: the help of the program, on stderr', async () => {
+  const { code, stdout, stderr } = await run([]);
+  assert.deepEqual([code, stdout, stderr], [2, '', (await run(['--help'])).stdout]);
 });
 
 test('data and pictures that cannot be used exit 1, with the path', async () => {
@@ -247,7 +251,7 @@ test('Ctrl-C or SIGTERM: the step is finished, all is kept, exit 75, and the run
     assert.match(stderr, new RegExp(`${signal}: finishing the step and saving`));
     assert.match(
       stderr,
-      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; nothing is lost\\. To go on: dsd train --resume ${out}\n$`),
+      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; nothing is lost\\. To go on: node \\S+main\\.js train --resume ${out}\n$`),
     );
     assert.equal((await run(['info', out])).code, 0);
     const stopped = Number(/stopped after ([\d,]+)/.exec(stderr)?.[1]?.replaceAll(',', ''));
