@@ -55,6 +55,8 @@ export interface Grammar<Fs extends Flags> {
   readonly name: string;
   readonly flags: Fs;
   readonly operands: Operands;
+  /** Dotted names of what --set takes, for those who write one of them as a flag. */
+  readonly settings?: () => readonly string[];
 }
 
 /**
@@ -63,7 +65,7 @@ export interface Grammar<Fs extends Flags> {
  */
 export function parse<Fs extends Flags>(
   words: readonly string[],
-  { name, flags, operands }: Grammar<Fs>,
+  { name, flags, operands, settings }: Grammar<Fs>,
 ): { values: Values<Fs>; operands: string[] } {
   const found = new Map<string, unknown>();
   const rest: string[] = [];
@@ -80,7 +82,8 @@ export function parse<Fs extends Flags>(
     const equals = word.startsWith('--') ? word.indexOf('=') : -1;
     const key = equals < 0 ? word : word.slice(0, equals);
     const flag = key.startsWith('--') && Object.hasOwn(flags, key.slice(2)) ? flags[key.slice(2)] : undefined;
-    if (!flag) throw unknownFlag(word, key, name, flags);
+    if (!flag)
+      throw unknownFlag(key, equals < 0 ? words[i + 1] : word.slice(equals + 1), { name, flags, ...(settings ? { settings } : {}) });
     if (flag.kind === 'switch') {
       if (equals >= 0) throw new UsageError(`${key} takes no value, found '${word.slice(equals + 1)}'`);
       found.set(key, true);
@@ -107,12 +110,22 @@ export function parse<Fs extends Flags>(
   return { values: Object.fromEntries(values) as Values<Fs>, operands: rest };
 }
 
-function unknownFlag(word: string, key: string, command: string, flags: Flags): UsageError {
-  // A setting's name written as a flag is an easy slip: --train.batch=64.
-  if ('set' in flags && /^--\w+(\.\w+)+$/.test(key))
-    return new UsageError(`settings are given by --set: --set ${word === key ? `${key.slice(2)}=VALUE` : word.slice(2)}`);
+function unknownFlag(key: string, next: string | undefined, { name, flags, settings }: Omit<Grammar<Flags>, 'operands'>): UsageError {
+  const meant = settings && key.startsWith('--') ? settingsMeant(key, settings()) : [];
+  if (meant.length > 0) {
+    const value = next === undefined || next.startsWith('--') ? 'VALUE' : next;
+    const lines = meant.map((setting) => `--set ${setting}=${value}`);
+    return new UsageError(`dsd ${name} has no flag '${key}'; a setting is given by --set: ${lines.join(' or ')}`);
+  }
   const guess = nearest(key.replace(/^-+/, ''), Object.keys(flags));
-  return new UsageError(`dsd ${command} has no flag '${key}'${guess ? `; did you mean '--${guess}'?` : ''}`);
+  return new UsageError(`dsd ${name} has no flag '${key}'${guess ? `; did you mean '--${guess}'?` : ''}`);
+}
+
+/** The settings whose name, or the last part of it, is this flag's: --train.batch, --batch, --learning-rate. */
+function settingsMeant(key: string, settings: readonly string[]): string[] {
+  const bare = (text: string): string => text.replaceAll(/[-_]/g, '').toLowerCase();
+  const wanted = bare(key);
+  return settings.filter((setting) => `.${bare(setting)}`.endsWith(`.${wanted}`));
 }
 
 function checkOperands(command: string, { names, min, max }: Operands, found: readonly string[]): void {

@@ -13,6 +13,8 @@ export interface CommandSpec<Fs extends Flags> {
   readonly about: string;
   readonly operands: Operands;
   readonly flags: Fs;
+  /** As of Grammar. */
+  readonly settings?: () => readonly string[];
   /** Command lines to try, each with what it does. */
   readonly examples: readonly (readonly [line: string, about: string])[];
   /** Made only when help is asked for. */

@@ -4,7 +4,7 @@ import { InterruptedError, UsageError } from '../core/errors.js';
 import { DATA_NAMES } from '../data/open.js';
 import { compression, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
-import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig } from '../train/config.js';
+import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig, SETTINGS } from '../train/config.js';
 import type { Checkpointed, Evaluation } from '../train/loop.js';
 import type { LogLine } from '../train/metrics.js';
 import { findPreset, PRESETS } from '../train/presets.js';
@@ -60,6 +60,7 @@ export const train = defineCommand({
     ['dsd train --resume runs/fashion', 'an interrupted run goes on, to the same end'],
   ],
   sections: async () => [presetSection()],
+  settings: () => SETTINGS,
   run: async (flags) => {
     const began = performance.now();
     const progress = openProgress(flags);
@@ -173,7 +174,9 @@ function checkBefore(config: RunConfig, out: string, data: string | undefined): 
   const { source } = config.data;
   if (data === undefined && !DATA_NAMES.some((name) => name === source) && !disk.exists(source))
     throw new UsageError(
-      `preset '${config.preset}' wants pictures of yours (its own place for them, '${source}', is not there): --data FOLDER, with a sub-folder for each class`,
+      source === findPreset(config.preset).settings.data?.source
+        ? `preset '${config.preset}' comes without pictures: name a folder of yours, with a sub-folder for each class: --data FOLDER`
+        : `there is no folder '${source}', where these settings have their pictures: say where they are now: --data FOLDER`,
     );
   RunFolder.check(out);
 }

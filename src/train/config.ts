@@ -170,6 +170,7 @@ export function parseSetting(text: string): Tree {
  */
 export function resolveConfig(preset: Tree, ...over: readonly Tree[]): RunConfig {
   const paradigm = paradigmOf([preset, ...over].reduce(merge, {}));
+  checkParadigm(paradigm);
   const switches = switchesOf(paradigm);
   const laid = over.map((layer) => {
     const own = paradigmOf(layer);
@@ -177,6 +178,16 @@ export function resolveConfig(preset: Tree, ...over: readonly Tree[]): RunConfig
     return { ...layer, objective: without(without(layer.objective, switches), { ...switchesOf(own), frozen: '' }) };
   });
   return checkConfig([preset, { objective: switches }, ...laid].reduce(merge, {}));
+}
+
+/** First of all: without a paradigm its switches would be found missing, each by its own name. */
+function checkParadigm(paradigm: unknown): void {
+  const known = Object.keys(PARADIGMS);
+  if (paradigm === undefined || known.some((name) => name === paradigm)) return;
+  const guess = nearest(String(paradigm), known);
+  throw new UsageError(
+    `there is no paradigm '${paradigm}'${guess ? `; did you mean '${guess}'?` : '.'} objective.paradigm is one of ${known.join(', ')}`,
+  );
 }
 
 const paradigmOf = ({ objective }: Tree): unknown => (isTree(objective) ? objective.paradigm : undefined);
@@ -196,7 +207,11 @@ function without(tree: Tree, leaves: Tree): Tree {
 /** A complete configuration, such as one saved with weights. @throws UsageError as resolveConfig does. */
 export function checkConfig(tree: unknown): RunConfig {
   const result = schema.safeParse(tree);
-  if (!result.success) throw new UsageError(result.error.issues.map((issue) => explain(issue, tree)).join('\n'));
+  if (!result.success) {
+    // Of several issues of one kind at one place the last is the narrowest: a number beyond all whole numbers is also beyond its own limit.
+    const lines = new Map(result.error.issues.map((issue) => [`${issue.code} ${issue.path.join('.')}`, explain(issue, tree)]));
+    throw new UsageError([...lines.values()].join('\n'));
+  }
   checkTogether(result.data);
   return result.data;
 }
@@ -207,16 +222,46 @@ function explain(issue: z.core.$ZodIssue, merged: unknown): string {
     return issue.keys
       .map((key) => {
         const name = path ? `${path}.${key}` : key;
-        const known = settingNames(schemaShape);
-        const guess = nearest(name, known) ?? known.find((other) => other.endsWith(`.${key}`));
+        const guess = nearest(name, SETTINGS) ?? SETTINGS.find((other) => other.endsWith(`.${key}`));
         return `there is no setting '${name}'${guess ? `; did you mean '${guess}'?` : ''}`;
       })
       .join('\n');
   }
   const found = issue.path.reduce<unknown>((value, key) => (value as Tree | undefined)?.[String(key)], merged);
+  const wanted = describe(issue);
+  if (found === undefined) return `setting '${path}' is missing: it must be ${wanted}`;
   // JSON would call an infinite number null.
-  const shown = typeof found === 'number' ? String(found) : (JSON.stringify(found) ?? 'nothing');
-  return `setting '${path}': ${issue.message.charAt(0).toLowerCase()}${issue.message.slice(1)}; found ${shown}`;
+  const shown = typeof found === 'number' ? String(found) : JSON.stringify(found);
+  const guess = issue.code === 'invalid_value' && typeof found === 'string' ? nearest(found, issue.values.map(String)) : undefined;
+  return `setting '${path}' must be ${wanted}; found ${shown}${guess ? `: did you mean '${guess}'?` : ''}`;
+}
+
+const TYPES: Readonly<Record<string, string>> = {
+  boolean: 'true or false',
+  int: 'a whole number',
+  number: 'a number',
+  string: 'text',
+  object: 'an object of settings',
+  tuple: 'a list',
+};
+
+/** What an issue's setting must be, in words. */
+function describe(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return TYPES[issue.expected] ?? issue.expected;
+    case 'invalid_value':
+      return `one of ${issue.values.join(', ')}`;
+    case 'too_small':
+      if (issue.origin === 'string') return 'text that is not empty';
+      if (issue.origin === 'array') return `a list of ${issue.minimum}`;
+      return `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`;
+    case 'too_big':
+      if (issue.origin === 'array') return `a list of ${issue.maximum}`;
+      return `${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}`;
+    default:
+      return `another value (${issue.message})`;
+  }
 }
 
 /** The schema as a tree of names, to suggest from. */
@@ -226,6 +271,9 @@ const schemaShape: Tree = (function tree(type: z.ZodType): Tree {
     Object.entries(type.shape as Record<string, z.ZodType>).map(([key, inner]) => [key, inner instanceof z.ZodObject ? tree(inner) : 0]),
   );
 })(schema);
+
+/** All settings there are, by their dotted names; those that need not be given too. */
+export const SETTINGS: readonly string[] = settingNames(schemaShape);
 
 /** What no single key shows. */
 function checkTogether(config: RunConfig): void {

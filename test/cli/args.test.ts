@@ -16,6 +16,7 @@ const grammar = {
     between: { kind: 'numbers', value: 'A,B', min: 0, max: 1, about: '' },
     solver: { kind: 'choice', of: ['euler', 'heun'], about: '' },
   },
+  settings: () => ['train.batch', 'train.learningRate', 'train.count', 'a.weights.denoise', 'b.denoise'],
 } as const;
 
 const read = (...words: string[]) => parse(words, grammar);
@@ -68,7 +69,14 @@ test('what is wrong is named, with what to do', () => {
   refused(['run', '-count', '3'], /no flag '-count'; did you mean '--count'\?/);
   refused(['run', '--xyzzy'], /no flag '--xyzzy'$/);
   refused(['run', '--__proto__', '3'], /no flag '--__proto__'/);
-  refused(['run', '--train.batch=64'], /settings are given by --set: --set train\.batch=64/);
+  refused(['run', '--train.batch=64'], /a setting is given by --set: --set train\.batch=64$/);
+  refused(['run', '--train.batch', '64'], /a setting is given by --set: --set train\.batch=64$/);
+  refused(['run', '--batch', '4'], /no flag '--batch'; a setting is given by --set: --set train\.batch=4$/);
+  refused(['run', '--batch'], /--set train\.batch=VALUE$/);
+  refused(['run', '--learning-rate', '-1', '--json'], /--set train\.learningRate=-1$/);
+  refused(['run', '--weights.denoise', '--json'], /--set a\.weights\.denoise=VALUE$/);
+  refused(['run', '--denoise=0'], /--set a\.weights\.denoise=0 or --set b\.denoise=0$/);
+  refused(['run', '--atch', '4'], /no flag '--atch'$/); // a part of a word is no part of a name
   refused(['run', '--count'], /--count wants a value: --count N/);
   refused(['run', '--count', '--json'], /--count wants a value/);
   refused(['run', '--out='], /--out wants PATH, found an empty word/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/core/errors.js';
 import { PARADIGMS, type Paradigm } from '../../src/dsd/objective.js';
-import { merge, modelConfig, parseSetting, resolveConfig, samplerOptions } from '../../src/train/config.js';
+import { checkConfig, merge, modelConfig, parseSetting, resolveConfig, samplerOptions } from '../../src/train/config.js';
 import { findPreset, PRESETS } from '../../src/train/presets.js';
 
 const toy = findPreset('toy').settings;
@@ -37,19 +37,36 @@ test('settings that would do nothing, or do harm, are refused with what was foun
   for (const [settings, message] of [
     [['objective.stopGradient=false'], /changes nothing while objective\.targetEncoder is 'ema'.*--set objective\.targetEncoder=online/],
     [[none, 'objective.labels=false'], /every weight .* but that of classify, which wants labels/],
-    [['model.depth=1000000000'], /'model\.depth': too big.*found 1000000000/],
-    [['model.width=1e7'], /'model\.width': too big/],
-    [['data.image=4'], /'data\.image': too small.*found 4/],
-    [['train.beta1=1'], /'train\.beta1': too big.*found 1/],
-    [['train.images=1e999'], /'train\.images': .*found Infinity/],
-    [['sample.interval=["a",1]'], /'sample\.interval\.0': .*found "a"/],
-    [['objective.time=null'], /'objective\.time': .*found null/],
+    [['model.depth=1000000000'], /^setting 'model\.depth' must be at most 1000; found 1000000000$/],
+    [['model.width=1e17'], /^setting 'model\.width' must be at most 16384; found 100000000000000000$/],
+    [['data.image=4'], /^setting 'data\.image' must be at least 8; found 4$/],
+    [['data.image=32.5'], /^setting 'data\.image' must be a whole number; found 32\.5$/],
+    [['data.source='], /^setting 'data\.source' must be text that is not empty; found ""$/],
+    [['data.flip=yes'], /^setting 'data\.flip' must be true or false; found "yes"$/],
+    [['train.learningRate=0'], /^setting 'train\.learningRate' must be more than 0; found 0$/],
+    [['train.beta1=1'], /^setting 'train\.beta1' must be less than 1; found 1$/],
+    [['train.images=1e999'], /^setting 'train\.images' must be a number; found Infinity$/],
+    [['train.optimizer=moun'], /^setting 'train\.optimizer' must be one of muon, adamw; found "moun": did you mean 'muon'\?$/],
+    [['sample.interval=["a",1]'], /^setting 'sample\.interval\.0' must be a number; found "a"$/],
+    [['sample.interval=[1]'], /^setting 'sample\.interval' must be a list of 2; found \[1\]$/],
+    [['sample.interval=1'], /^setting 'sample\.interval' must be a list; found 1$/],
+    [['objective.time=null'], /^setting 'objective\.time' must be an object of settings; found null$/],
+    [
+      ['objective.paradigm=nave'],
+      /^there is no paradigm 'nave'; did you mean 'naive'\? objective\.paradigm is one of dsd, naive, autoencoder, latent-diffusion, self-distillation$/,
+    ],
+    [['objective.paradigm=null'], /^there is no paradigm 'null'\. objective\.paradigm is one of dsd, /],
+    [['objective.paradigm=toString'], /^there is no paradigm 'toString'/],
   ] as const)
     assert.throws(
       () => set(...settings),
       (error) => error instanceof UsageError && message.test(error.message),
       settings.join(' '),
     );
+  const { data: _, ...without } = set();
+  assert.throws(() => checkConfig({ ...without, train: { ...without.train, clip: undefined } }), {
+    message: "setting 'data' is missing: it must be an object of settings\nsetting 'train.clip' is missing: it must be a number",
+  });
   assert.throws(() => parseSetting('preset=demo'), /chosen by --preset demo/);
   assert.throws(() => modelConfig(set('model.latent=17'), { channels: 1, classes: 2 }), /17 is more than the 16 values of a patch/);
   assert.deepEqual(merge({ a: { b: 1, c: 2 } }, { a: { b: [3] } }), { a: { b: [3], c: 2 } });
