@@ -96,6 +96,9 @@ export function load(path: string): Native {
     throw new FailureError(
       `the engine could not be loaded: another copy of it is at work in this process (${shared[LOADED]}, not ${real})`,
     );
+  // OpenMP's threads wait for each other by spinning, 300 times as long by default: beside another busy program that made a step four times as
+  // slow, with this three; alone it costs nothing. Read by OpenMP when it is loaded.
+  if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '1000';
   let addon: Native;
   try {
     addon = createRequire(import.meta.url)(path) as Native;

@@ -110,7 +110,9 @@ export class RunFolder {
   syncLog(): void {
     this.flushLog();
     const path = join(this.path, METRICS);
-    if (this.disk.exists(path)) this.disk.sync(path);
+    if (!this.disk.exists(path)) return;
+    this.disk.sync(path);
+    this.disk.syncFolder(this.path); // its name too: the file may be younger than the last checkpoint
   }
 
   /**

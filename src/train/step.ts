@@ -1,5 +1,5 @@
 /**
- * One training step: losses, gradients, clipped AdamW, averages. Nothing in it reads a value back from the device.
+ * One training step: losses, gradients, clipping, Muon and AdamW, averages. Nothing in it reads a value back from the device.
  */
 
 import { FailureError } from '../core/errors.js';

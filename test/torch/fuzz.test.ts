@@ -89,6 +89,7 @@ const leftOut = new Set([
   'noGrad',
   'keep',
   'setThreads',
+  'setDeterministic',
   'Tensor',
   'constructor',
   'dispose',

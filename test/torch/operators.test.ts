@@ -40,7 +40,7 @@ const CASES = JSON.parse(readFileSync(join(ROOT, 'test/fixtures/oracle/operators
 const NOT_OPERATORS = new Set([
   ...['Tensor.size', 'Tensor.dispose', 'Tensor.toString'],
   ...['Tensor', 'scope', 'keep', 'noGrad', 'isGradEnabled', 'backward', 'grad', 'gradients', 'clearGradients', 'dtypeBytes', 'isFloating'],
-  ...['engineInfo', 'setThreads', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
+  ...['engineInfo', 'setThreads', 'setDeterministic', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
   // fused.test.ts holds these to their compositions.
   ...['modulatedNorm', 'gatedAdd', 'swiglu', 'splitHeads', 'attention'],
 ]);

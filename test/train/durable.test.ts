@@ -96,6 +96,27 @@ test('a fault at any call of a save leaves the old checkpoint or the new one, an
   );
 });
 
+test('lines first written after the first checkpoint are there when the second one is', () => {
+  forEachFault(
+    (disk) => {
+      disk.mkdir(RUN);
+      const folder = RunFolder.create(RUN, disk);
+      folder.checkpoints.write(snapshot(10), 1);
+      folder.log(line(20));
+      folder.flushLog();
+      return folder;
+    },
+    (_, folder) => {
+      folder.syncLog();
+      folder.checkpoints.write(snapshot(20), 1);
+    },
+    (disk) => {
+      const { state } = findResume(RUN, {}, disk);
+      if (state.images === 20) assert.deepEqual(images(read(disk, `${RUN}/metrics.jsonl`)), [20]);
+    },
+  );
+});
+
 test('a fault while a run is reopened and its log rewound loses nothing', () => {
   forEachFault(
     (disk) => {
