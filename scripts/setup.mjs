@@ -136,7 +136,7 @@ async function compileTypeScript() {
   });
   const stamp = join(root, 'dist', '.dsd-stamp');
   const wanted = hash(facts);
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted && existsSync(join(root, 'dist/src/cli/main.js'))) return;
   await step('TypeScript', async () => {
     rmSync(stamp, { force: true });
     run([process.execPath, join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', root], 'The lines above say where.');
