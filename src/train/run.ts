@@ -14,7 +14,7 @@
 import { join } from 'node:path';
 import { FailureError, UsageError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
-import { acquireLock } from '../io/lock.js';
+import { acquireLock, LockedError } from '../io/lock.js';
 import { Checkpoints } from './checkpoints.js';
 import type { RunConfig } from './config.js';
 import { WEIGHTS_FILE } from './weights.js';
@@ -46,8 +46,15 @@ export class RunFolder {
   /** Makes the folder and locks it. @throws UsageError as `check`, LockedError */
   static create(path: string, disk: Disk = realDisk): RunFolder {
     RunFolder.check(path, disk);
-    disk.mkdir(join(path, 'grids'));
-    return new RunFolder(path, acquireLock(path, 'training', disk), disk);
+    const fresh = !disk.exists(path);
+    try {
+      disk.mkdir(join(path, 'grids'));
+      return new RunFolder(path, acquireLock(path, 'training', disk), disk);
+    } catch (error) {
+      // An empty run would stand in the way of the next try.
+      if (fresh && !(error instanceof LockedError)) disk.remove(path);
+      throw error;
+    }
   }
 
   /** Locks the folder of a run to go on with, and clears away what a killed writer left. @throws LockedError, DiskError */
