@@ -2,6 +2,7 @@
 import { openData } from '../data/open.js';
 import { type EvaluationReport, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
 import { samplerOptions } from '../train/config.js';
+import { advised } from './broken.js';
 import { defineCommand } from './command.js';
 import { ENGINE, inBatches, openEngine } from './engine.js';
 import { openModel } from './model.js';
@@ -50,10 +51,13 @@ export const evaluate = defineCommand({
     const { guidance, ...defaults } = samplerOptions(config);
     const spec = flags.data ?? config.data.source;
     progress.update(`opening ${spec}`);
+    const refuse = (error: unknown): never => {
+      throw advised(error, spec);
+    };
     const data = await openData(spec, {
       ...{ size: model.image, channels: model.channels, broken: config.data.broken },
       onBroken: (broken) => progress.note(skipped(broken)),
-    });
+    }).catch(refuse);
     const batch = flags.batch ?? 128;
     const evaluation = runEvaluation({
       ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data },
@@ -73,7 +77,7 @@ export const evaluate = defineCommand({
           duration((performance.now() - began) / 1000),
         ),
     });
-    const report = await inBatches(batch, () => evaluation);
+    const report = await inBatches(batch, () => evaluation).catch(refuse);
     progress.clear();
     if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
     else print(...lines(report));

@@ -12,6 +12,7 @@ import { PsnrMeter, psnr } from '../eval/psnr.js';
 import { disk } from '../io/disk.js';
 import { noGrad, scope, tensor } from '../torch/index.js';
 import type { Loaded } from '../train/weights.js';
+import { advised } from './broken.js';
 import { defineCommand } from './command.js';
 import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
 import { openModel } from './model.js';
@@ -44,7 +45,7 @@ export const reconstruct = defineCommand({
   examples: [
     ['dsd reconstruct runs/demo', "the held-out pictures of the run's own data"],
     ['dsd reconstruct runs/demo cat.jpg dog.png', 'pictures of any size, cropped and reduced as in training'],
-    ['dsd reconstruct runs/demo fashion-mnist --count 1000', 'held-out pictures of other data'],
+    ['dsd reconstruct runs/demo ~/pictures --count 1000', 'held-out pictures of other data'],
   ],
   run: async (flags, [path = '', ...pictures]) => {
     const out = flags.out ?? freePath('reconstructions', '.png');
@@ -52,14 +53,19 @@ export const reconstruct = defineCommand({
     const progress = openProgress(flags);
     const engine = openEngine(flags);
     const loaded = openModel(path, engine.device, ['decode']);
-    const { source, files } = await openSource(loaded, pictures, progress);
+    // Of a data set one can do without a picture; pictures that were named are what is wanted.
+    const refuse = (error: unknown): never => {
+      throw files ? error : advised(error, pictures[0] ?? loaded.config.data.source);
+    };
+    const files = pictures.length === 0 ? undefined : pictureFiles(pictures);
+    const source = await openSource(loaded, files, pictures[0], progress).catch(refuse);
     if (files && flags.count !== undefined)
       throw new UsageError('--count chooses from a data set, and here pictures are named: leave it out, or name fewer');
     const total = Math.min(flags.count ?? source.length, source.length);
     const indices = Array.from({ length: total }, (_, i) => Math.floor((i * source.length) / total));
     const batch = flags.batch ?? 64;
     const show = (done: number): void => progress.update(`${count(done)}/${count(total)}`, `${Math.floor((100 * done) / total)} %`);
-    const result = await inBatches(batch, () => measure(loaded, engine, source, indices, batch, files, show));
+    const result = await inBatches(batch, () => measure(loaded, engine, source, indices, batch, files, show)).catch(refuse);
     const { size, channels } = source;
     await writePng(out, pairGrid(result.originals, result.rebuilt, result.shown, size, channels, 8, { scale: gridScale(size) }));
     progress.clear();
@@ -145,19 +151,19 @@ async function measure(
  */
 async function openSource(
   { config, model }: Loaded,
-  named: readonly string[],
+  files: readonly string[] | undefined,
+  named: string | undefined,
   progress: Progress,
-): Promise<{ source: ImageSource; files?: readonly string[] }> {
+): Promise<ImageSource> {
   const { image: size, channels } = model;
-  const files = named.length === 0 ? undefined : pictureFiles(named);
-  if (files) return { source: await decodeAll(files, size, channels), files };
-  const spec = named[0] ?? config.data.source;
+  if (files) return decodeAll(files, size, channels);
+  const spec = named ?? config.data.source;
   if (channels === 3 && (spec === 'fashion-mnist' || (disk.exists(spec) && hasIdxFiles(spec))))
     throw new UsageError(`the pictures of ${spec} are grey, and this model was made for colour`);
   progress.update(`opening ${spec}`);
   const onProgress = (done: number, of: number): void => progress.update(`reading pictures: ${count(done)} of ${count(of)}`);
   const onBroken = (broken: Broken): void => progress.note(skipped(broken));
-  return { source: (await openData(spec, { size, channels, broken: config.data.broken, onProgress, onBroken })).heldOut };
+  return (await openData(spec, { size, channels, broken: config.data.broken, onProgress, onBroken })).heldOut;
 }
 
 /** Paths of the pictures, or undefined where a data set is meant. @throws UsageError */

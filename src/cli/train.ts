@@ -11,6 +11,7 @@ import { findPreset, PRESETS } from '../train/presets.js';
 import { findResume, type Resume, resumedConfig } from '../train/resume.js';
 import { RunFolder } from '../train/run.js';
 import { train as runTraining, type Start, type TrainEvent } from '../train/train.js';
+import { advised } from './broken.js';
 import { defineCommand, type Section } from './command.js';
 import { ENGINE, type Engine, openEngine } from './engine.js';
 import { hanging } from './help.js';
@@ -87,7 +88,7 @@ export const train = defineCommand({
       if (flags.json) printJson({ ...view.result(last), seconds });
       else print(...view.summary(last, seconds));
     } catch (error) {
-      throw withNext(error, view.folder);
+      throw advised(withNext(error, view.folder), config.data.source, 'have broken ones skipped: --set data.broken=skip');
     } finally {
       progress.clear();
       stop.release();

@@ -215,7 +215,7 @@ class FolderSource implements ImageSource {
     this.channels = options.channels;
     this.length = entries.length;
     this.#skip = options.broken === 'skip';
-    this.#maxBroken = options.maxBroken ?? Math.max(10, Math.floor(entries.length / 100));
+    this.#maxBroken = options.maxBroken ?? mostSkipped(entries.length);
     this.#onBroken = options.onBroken;
     const keep = options.keep ?? entries.length * pictureBytes(options) < KEEP_BYTES;
     this.#kept = keep ? new Array<undefined>(entries.length) : undefined;
@@ -292,6 +292,9 @@ class FolderSource implements ImageSource {
     this.#onBroken?.({ path: error.path, reason: error.reason, replacedBy });
   }
 }
+
+/** The most broken pictures that 'skip' accepts in a part of a set of this length, if nothing else is said. */
+export const mostSkipped = (length: number): number => Math.max(10, Math.floor(length / 100));
 
 interface BrokenAt {
   readonly index: number;

@@ -14,16 +14,17 @@ export interface DecodeJob {
 /** Does a job: a function of the job alone. Rejects with PictureError for a broken picture. */
 export type Decoder = (job: DecodeJob) => Promise<Uint8Array>;
 
-/** One picture cannot be used; others may be. The message names the path and the reason. */
+/**
+ * One picture cannot be used; others may be. The message names the path and the reason; what to do about it depends on who asked for the
+ * picture, and is for them to add.
+ */
 export class PictureError extends FailureError {
   constructor(
     readonly path: string,
     readonly reason: string,
     cause?: unknown,
   ) {
-    super(`cannot use picture ${path}: ${reason}. Mend the file or remove it, or have broken pictures skipped (data.broken: skip)`, {
-      cause,
-    });
+    super(`cannot use picture ${path}: ${reason}`, { cause });
   }
 }
 

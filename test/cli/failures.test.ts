@@ -104,14 +104,59 @@ test('data and pictures that cannot be used exit 1, with the path', async () => 
   writeFileSync(at('cut.png'), readFileSync(at('pictures', 'train', 'dark', '0.png')).subarray(0, 120));
   cpSync(at('pictures', 'train'), at('spoilt'), { recursive: true });
   for (let i = 0; i < 24; i++) writeFileSync(at('spoilt', 'dark', `${i}.png`), 'hello');
+  for (const part of ['train', 'val']) cpSync(at('pictures', part), at('held', part), { recursive: true });
+  writeFileSync(at('held', 'val', 'dark', '25.png'), 'hello');
   await refuse(1, [
     [['train', '--preset', 'toy', '--data', 'empty'], /empty has no pictures and no sub-folders/],
     [['data', 'half'], /no picture .* in class folder "void"/],
-    [['train', '--preset', 'toy', '--data', 'spoilt'], /cannot use picture spoilt\/dark\/\d+\.png: it is not a JPEG/],
-    [['reconstruct', 'run', 'text.jpg'], /text\.jpg: it is not a JPEG/],
-    [['reconstruct', 'run', 'zero.png'], /zero\.png: the file is empty/],
-    [['reconstruct', 'run', 'cut.png'], /cut\.png: the file is cut off or damaged/],
+    [
+      ['train', '--preset', 'toy', '--data', 'spoilt'],
+      /cannot use picture spoilt\/dark\/\d+\.png: it is not a JPEG.*\. Mend the file .*: --set data\.broken=skip$/m,
+    ],
+    [['data', 'spoilt'], /cannot use picture spoilt\/dark\/\d+\.png: it is not a JPEG.*\. Mend the file .*: --broken skip\./],
+    // Here no picture can be left out, so nothing is said of that.
+    [['reconstruct', 'run', 'text.jpg'], /text\.jpg: it is not a JPEG, PNG, WebP or GIF picture; it begins with "hello"\n$/],
+    [['reconstruct', 'run', 'zero.png'], /zero\.png: the file is empty \(0 bytes\)\n$/],
+    [['reconstruct', 'run', 'cut.png'], /cut\.png: the file is cut off or damaged \(.*\)\n$/],
+    [['reconstruct', 'run', 'held'], /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/],
+    [['eval', 'run', '--data', 'held'], /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/],
   ]);
+});
+
+test('data --check names every picture that is broken: twenty for people, all for programs; exit 1 unless they are skipped', async () => {
+  for (const part of ['train', 'val']) cpSync(at('pictures', part), at('checked', part), { recursive: true });
+  const sound = await run(['data', 'checked', '--check', '--out', 'sound.png']);
+  assert.deepEqual([sound.code, existsSync(at('sound.png'))], [0, true]);
+  assert.match(sound.stdout, /^decoded all 60 pictures: none is broken$/m);
+
+  const whole = readFileSync(at('pictures', 'train', 'dark', '0.png'));
+  const cut = (path: string): void => writeFileSync(at('checked', path), whole.subarray(0, 120));
+  cut('val/dark/29.png'); // the sheet has three held-out pictures of a class, and not this one
+  cut('train/dark/3.png');
+  const { code, stdout, stderr } = await run(['data', 'checked', '--check', '--out', 'none.png']);
+  assert.deepEqual([code, existsSync(at('none.png'))], [1, false]);
+  assert.match(stdout, /^ +all +48 +12$/m);
+  assert.match(
+    stdout,
+    /^decoded all 60 pictures: 2 broken\n {2}checked\/train\/dark\/3\.png: .* cut off .*\n {2}checked\/val\/dark\/29\.png: /m,
+  );
+  assert.match(
+    stderr,
+    /^error: 2 of 60 pictures cannot be used\. Mend or remove them, or have training skip them: --set data\.broken=skip$/m,
+  );
+  const skipped = await run(['data', 'checked', '--check', '--broken', 'skip', '--out', 'skipped.png']);
+  assert.deepEqual([skipped.code, existsSync(at('skipped.png'))], [0, true], skipped.stderr);
+  assert.match(skipped.stdout, /: 2 broken\n {2}checked\/train\/dark\/3\.png: /);
+
+  for (let i = 0; i < 22; i++) cut(`train/dark/${i}.png`);
+  const many = await run(['data', 'checked', '--check']);
+  assert.match(many.stdout, /: 23 broken\n( {2}checked\/train\/dark\/\d+\.png: .*\n){20} {2}and 3 more; --json lists all\n$/);
+  assert.match(many.stderr, /too many for --set data\.broken=skip$/m);
+  const all = await run(['data', 'checked', '--check', '--broken', 'skip', '--json']);
+  assert.equal(all.code, 1);
+  assert.match(all.stderr, /at most 10 are skipped/);
+  const { checked, broken, contactSheet } = JSON.parse(all.stdout) as { checked: number; broken: object[]; contactSheet: unknown };
+  assert.deepEqual([checked, broken.length, contactSheet], [60, 23, null]);
 });
 
 test('broken pictures that are skipped are named, in training as in reconstruction', async () => {
