@@ -37,7 +37,7 @@ export class RunFolder {
     if (disk.exists(path) && (disk.stat(path).kind !== 'folder' || disk.list(path).length > 0)) {
       const resumable = new Checkpoints(path, disk).list().length > 0;
       throw new UsageError(
-        `'${path}' exists and is not empty; a run is never written over: choose another --out, ${resumable ? 'go on with it by --resume latest,' : ''} or remove it`,
+        `'${path}' exists and is not empty; a run is never written over: choose another --out, ${resumable ? 'go on with it by --resume latest, ' : ''}or remove it`,
       );
     }
     disk.checkWritable(path);
