@@ -1,10 +1,11 @@
 /** `dsd info`: what a weights file, a run or a preset is. Reads files only: no engine is loaded. */
 import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
+import { DATA_NAMES, DATA_SHAPES } from '../data/open.js';
 import { compression, countParameters, forwardFlops, type ModelConfig, patchValues, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, type RunConfig, resolveConfig, settingNames } from '../train/config.js';
-import { findPreset } from '../train/presets.js';
+import { findPreset, PRESETS } from '../train/presets.js';
 import { passes } from '../train/schedule.js';
 import { readWeights, type WeightsInfo } from '../train/weights.js';
 import { defineCommand } from './command.js';
@@ -35,9 +36,7 @@ export const info = defineCommand({
 function showPreset(name: string, json: boolean): void {
   const preset = findPreset(name);
   const config = resolveConfig(preset.settings);
-  // Colours and classes are the data's to say: colour and 1,000 classes stand in where they are not known.
-  const grey = config.data.source === 'fashion-mnist';
-  const model = modelConfig(config, { channels: grey ? 1 : 3, classes: name.startsWith('imagenet') ? 1000 : 10 });
+  const model = modelConfig(config, shapeOf(config.data.source));
   const sizes = sizesOf(model, config);
   if (json) {
     printJson({ preset: name, about: preset.about, cost: preset.cost, expect: preset.expect, ...sizes, config });
@@ -48,7 +47,15 @@ function showPreset(name: string, json: boolean): void {
   print('', ...table(describe(sizes)), '', ...settings(config));
 }
 
+/** Colours and classes are the data's to say. ImageNet has no name here: it is a folder, and what it has inside is well known. */
+function shapeOf(source: string): { readonly channels: 1 | 3; readonly classes: number } {
+  const name = DATA_NAMES.find((known) => known === source);
+  return name ? DATA_SHAPES[name] : { channels: 3, classes: 1000 };
+}
+
 function showModel(path: string, json: boolean): void {
+  if (!disk.exists(path) && Object.hasOwn(PRESETS, path))
+    throw new UsageError(`there is no file or run folder '${path}'; a preset is shown by --preset ${path}`);
   const { info: about, tensors, path: file } = readWeights(path);
   const sizes = sizesOf(about.model, about.config);
   const bytes = disk.stat(file).size;
@@ -79,7 +86,7 @@ function showModel(path: string, json: boolean): void {
         ? [
             [
               'measured',
-              `${evaluation.psnr === null ? '' : `PSNR ${decibels(evaluation.psnr)}, `}effective rank ${evaluation.effectiveRank.toFixed(1)} of ${sizes.mostRank} on held-out pictures`,
+              `${evaluation.psnr === null ? '' : `PSNR ${decibels(evaluation.psnr)}, `}effective rank ${evaluation.effectiveRank.toFixed(1)} of ${sizes.mostRank} on held-out pictures, when trained on ${count(evaluation.images)}`,
             ],
           ]
         : []),
@@ -93,6 +100,8 @@ function showModel(path: string, json: boolean): void {
 
 interface Sizes {
   readonly parameters: { readonly model: number; readonly heads: number };
+  /** Those that the parameters are counted for. */
+  readonly classCount: number;
   readonly tokens: number;
   readonly latentShape: readonly [number, number];
   readonly compression: number;
@@ -106,6 +115,7 @@ interface Sizes {
 function sizesOf(model: ModelConfig, config: RunConfig): Sizes {
   return {
     parameters: countParameters(model),
+    classCount: model.classes,
     tokens: tokens(model),
     latentShape: [tokens(model), model.latent],
     compression: compression(model),
@@ -122,7 +132,7 @@ function describe(sizes: Sizes): string[][] {
   return [
     [
       'parameters',
-      `${short(parameters.model)} (${count(parameters.model)}), and ${short(parameters.heads)} in heads that only training uses`,
+      `${short(parameters.model)} (${count(parameters.model)}) for ${counted(sizes.classCount, 'class', 'classes')}, and ${short(parameters.heads)} in heads that only training uses`,
     ],
     ['picture', `${picture.join(' x ')} in ${counted(sizes.tokens, 'patch', 'patches')} of ${sizes.patchValues} values`],
     ['latent', `${latentShape.join(' x ')}: ${figure(sizes.compression)} pixel values to one`],
@@ -145,14 +155,15 @@ function classList({ classes }: WeightsInfo): string {
 }
 
 /** The last held-out measurement of a run folder; undefined for a lone file, or lines that this program did not write. */
-function lastEvaluation(path: string): { psnr: number | null; effectiveRank: number } | undefined {
+function lastEvaluation(path: string): { images: number; psnr: number | null; effectiveRank: number } | undefined {
   const file = join(path, 'metrics.jsonl');
   if (disk.stat(path).kind !== 'folder' || !disk.exists(file)) return undefined;
   const lines = new TextDecoder().decode(disk.readFile(file)).split('\n');
   for (const line of lines.reverse()) {
     try {
-      const { kind, psnr, effectiveRank } = JSON.parse(line) as Record<string, unknown>;
-      if (kind === 'evaluate' && typeof effectiveRank === 'number') return { psnr: typeof psnr === 'number' ? psnr : null, effectiveRank };
+      const { kind, images, psnr, effectiveRank } = JSON.parse(line) as Record<string, unknown>;
+      if (kind === 'evaluate' && typeof images === 'number' && typeof effectiveRank === 'number')
+        return { images, psnr: typeof psnr === 'number' ? psnr : null, effectiveRank };
     } catch {
       // the last line may be half written: the trainer appends while we read
     }

@@ -36,7 +36,8 @@ export function findClass(wanted: string, classes: readonly string[]): number {
   if (number >= 0 && number < classes.length) return number;
   if (wanted === 'none') return classes.length;
   const guess = nearest(wanted, classes);
-  const range = `numbers 0 to ${classes.length - 1}`;
-  const known = classes.length <= 20 ? `: ${classes.join(', ')}` : ` (${classes.length} of them; 'dsd info' lists all)`;
-  throw new UsageError(`there is no class '${wanted}'${guess ? `; did you mean '${guess}'?` : '.'} Classes are names or ${range}${known}`);
+  const known = classes.length <= 20 ? classes.join(', ') : `${classes.length} of them, which 'dsd info --json' lists`;
+  throw new UsageError(
+    `there is no class '${wanted}'${guess ? `; did you mean '${guess}'?` : '.'} Classes are 0 to ${classes.length - 1}, or none for no class in particular; by name: ${known}`,
+  );
 }

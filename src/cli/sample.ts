@@ -18,7 +18,7 @@ import { count, counted, duration, figure } from './text.js';
 export const sample = defineCommand({
   name: 'sample',
   about:
-    'Draws new pictures from a trained model. Sample i is a function of weights, seed, class and i alone: not of the batch, nor of how many are drawn.',
+    'Draws new pictures from a trained model. Sample i is a function of weights, seed, class and i alone: not of the batch, nor of how many are drawn. The grids in a run folder are drawn from noise of their own, so these are other pictures.',
   operands: { names: 'RUN|WEIGHTS', min: 1, max: 1 },
   flags: {
     class: {
@@ -32,7 +32,7 @@ export const sample = defineCommand({
       kind: 'text',
       value: 'PATH',
       about:
-        'NAME.png: one grid. NAME.npz: arr_0, uint8 (N, H, W, 3), grey repeated to three, and arr_1, the classes. Any other name without an extension: a folder of PNGs. By default samples.png',
+        'NAME.png: one grid. NAME.npz: arr_0, uint8 (N, H, W, 3), grey repeated to three, and arr_1, the classes (none: the number after the last). Any other name without an extension: a folder of PNGs. By default samples.png',
     },
     overwrite: OVERWRITE,
     guidance: { kind: 'number', value: 'S', min: 0, max: 1000, about: "strength of the class, 1 for none; by default the run's" },
@@ -107,7 +107,7 @@ export const sample = defineCommand({
     const result = {
       out,
       count: total,
-      classes: wanted,
+      classes: wanted.map((label) => (label < loaded.classes.length ? label : null)), // null: none
       seed,
       ...options,
       weights: loaded.kind,

@@ -10,6 +10,12 @@ import type { DataSet } from './source.js';
 /** Data sets with a name; anything else is the path of a folder. A folder of such a name is meant by `./name`. */
 export const DATA_NAMES = ['openmoji', 'fashion-mnist'] as const;
 
+/** What is known of the sets with a name without reading a picture: a picture's channels, and the number of classes. */
+export const DATA_SHAPES: Readonly<Record<(typeof DATA_NAMES)[number], { readonly channels: 1 | 3; readonly classes: number }>> = {
+  openmoji: { channels: 3, classes: 9 },
+  'fashion-mnist': { channels: 1, classes: 10 },
+};
+
 export interface DataOptions extends Omit<FolderOptions, 'channels'> {
   /** Pixels a side, 8 to 1024. */
   readonly size: number;

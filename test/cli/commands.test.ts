@@ -1,6 +1,6 @@
 /** The built command line from end to end: one tiny run is trained, then everything is asked of it. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type NpzArray, readNpz } from '../../src/io/npz.js';
@@ -172,7 +172,7 @@ test('sample: classes by name in any case, by number, none; other settings; JSON
   );
   assert.deepEqual(
     [some.classes, some.solver, some.steps, some.guidance, some.interval, some.seed],
-    [[1, 0, 2], 'euler', 3, 1, [0.2, 0.9], 0],
+    [[1, 0, null], 'euler', 3, 1, [0.2, 0.9], 0],
   );
   assert.deepEqual([...(array('c.npz', 'arr_1').data as BigInt64Array)], [1n, 0n, 2n]);
 });
@@ -234,7 +234,8 @@ test('info: a run, a weights file, a preset', async () => {
   const shown = ok(await dsd(['info', 'run'], { cwd: folder })).stdout;
   assert.match(shown, /^trained +128 pictures of pictures, preset toy, paradigm dsd; averaged weights$/m);
   assert.match(shown, /^classes +2: dark, light square$/m);
-  assert.match(shown, /^measured +PSNR \d+\.\d\d dB, effective rank/m);
+  assert.match(shown, /^parameters .* for 2 classes, and /m);
+  assert.match(shown, /^measured +PSNR \d+\.\d\d dB, effective rank .* on held-out pictures, when trained on 128$/m);
   assert.match(shown, /^ {2}train\.batch +16$/m);
   const file = json(ok(await dsd(['info', 'run/model.safetensors', '--json'], { cwd: folder })));
   assert.deepEqual([file.images, file.weights, file.latentShape], [128, 'average', [16, 8]]);
@@ -242,6 +243,23 @@ test('info: a run, a weights file, a preset', async () => {
   assert.match(preset, /^parameters +204\.7M/m);
   assert.match(preset, /^latent +256 x 32: 24\.0 pixel values to one$/m);
   assert.match(preset, /^cost: /m);
+  // What is trained is what was foretold: openmoji has nine classes, of colour.
+  const demo = json(ok(await dsd(['info', '--preset', 'demo', '--json'])));
+  assert.deepEqual([demo.classCount, demo.picture], [9, [32, 32, 3]]);
+  const fashion = ok(await dsd(['info', '--preset', 'fashion-mnist'])).stdout;
+  assert.match(fashion, /^parameters .* for 10 classes, and .*\npicture +32 x 32 x 1 /m);
+  assert.match(preset, /^parameters .* for 1,000 classes/m);
+});
+
+test('info says when it was measured, which may be before the weights were saved', async () => {
+  cpSync(at('run'), at('later'), { recursive: true });
+  appendFileSync(
+    at('later', 'metrics.jsonl'),
+    `{"kind":"evaluate","images":96,"psnr":20.5,"effectiveRank":5,"latentDeviation":1}\n{"kind":"tr`,
+  );
+  const shown = ok(await dsd(['info', 'later'], { cwd: folder })).stdout;
+  assert.match(shown, /^trained +128 pictures /m);
+  assert.match(shown, /^measured +PSNR 20\.50 dB, effective rank 5\.0 of 7 on held-out pictures, when trained on 96$/m);
 });
 
 test('eval: a table with its protocol, and the same as JSON', async () => {

@@ -71,7 +71,7 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [train('--set', 'objective.paradigm=latent-diffusion'), /needs the weights of the autoencoder/],
     [['train', '--preset', 'toy', '--data', 'nowhere'], /unknown data set "nowhere"/],
     [['sample', 'run', '--class', 'drak'], /no class 'drak'; did you mean 'dark'\?/],
-    [['sample', 'run', '--class', '2'], /no class '2'\. Classes are names or numbers 0 to 1: dark, light square/],
+    [['sample', 'run', '--class', '2'], /no class '2'\. Classes are 0 to 1, or none for no class .*; by name: dark, light square/],
     [['sample', 'nowhere'], /no file or run folder 'nowhere'/],
     [['sample', 'pictures'], /folder 'pictures' has no model\.safetensors/],
     [['sample', 'run', '--out', 'x.jpg'], /NAME\.png, NAME\.npz, or a folder/],
@@ -83,6 +83,8 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['reconstruct', 'run', 'nowhere.png'], /no picture, folder or data set 'nowhere\.png'/],
     [['reconstruct', 'run', 'fashion-mnist'], /fashion-mnist are grey, and this model was made for colour/],
     [['info'], /a model or a preset/],
+    [['info', 'demo'], /there is no file or run folder 'demo'; a preset is shown by --preset demo$/m],
+    [['info', 'demos'], /there is no file or run folder 'demos'$/m],
     [['bench', 'opps'], /dsd bench wants ops, step, all or save; found 'opps'/],
     [['data', 'openmojis'], /Did you mean openmoji/],
   ]);
