@@ -12,13 +12,16 @@ import { findPreset } from '../train/presets.js';
 import { Saver } from '../train/saver.js';
 import { takeSnapshot } from '../train/snapshot.js';
 import { Stepper } from '../train/step.js';
+import { median, type Range, range } from './measure.js';
 
 export interface Saving {
   readonly bytes: number;
   /** Seconds, medians. */
   readonly step: number;
+  readonly stepRange: Range;
   /** A step with kernels that give the same bits every time: on a GPU a price, on a CPU the same kernels. */
   readonly stepDeterministic: number;
+  readonly stepDeterministicRange: Range;
   /** Training stands still while the state is copied into memory. */
   readonly held: number;
   /** A checkpoint written while nothing else is done, and the same files copied and synced. */
@@ -73,14 +76,14 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
   };
   try {
     say('training steps');
-    const time = (deterministic: boolean): number => {
+    const time = (deterministic: boolean): number[] => {
       setDeterministic(deterministic);
       for (let i = 0; i < 3; i++) step();
-      return median(Array.from({ length: 8 }, step));
+      return Array.from({ length: 8 }, step);
     };
     // In this order, since cuBLAS takes its settings from the first use.
-    const stepDeterministic = time(true);
-    const usual = time(false);
+    const [sameBits, anyBits] = [time(true), time(false)];
+    const usual = median(anyBits);
     const [held, writes, copies]: [number[], number[], number[]] = [[], [], []];
     let bytes = 0;
     for (let i = 0; i < repeats; i++) {
@@ -105,7 +108,8 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
     }
     const beside = await saver.settle();
     return {
-      ...{ bytes, step: usual, stepDeterministic, held: median(held), write: median(writes), copy: median(copies) },
+      ...{ step: usual, stepRange: range(anyBits), stepDeterministic: median(sameBits), stepDeterministicRange: range(sameBits) },
+      ...{ bytes, held: median(held), write: median(writes), copy: median(copies) },
       ...{ writeBeside: (beside?.milliseconds ?? Number.NaN) / 1000, slowed },
     };
   } finally {
@@ -143,9 +147,4 @@ function noise(batch: number, size: number, firstImage: number): Batch {
     indices: Uint32Array.from({ length: batch }, (_, i) => i),
     ...{ firstImage, waitedMs: 0 },
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
 }

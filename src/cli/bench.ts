@@ -2,7 +2,7 @@
  * `dsd bench`: what the engine and a training step cost on this machine's CPU, beside the same work in Python's PyTorch. Ratios of one run: two
  * runs, or two machines, tell less. It measures and judges nothing.
  */
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism, cpus, loadavg } from 'node:os';
 import { UsageError } from '../core/errors.js';
 import type { Batch } from '../data/loader.js';
 import { cat, type DType, type EngineInfo, engineInfo, noGrad, ones, scope, setThreads, type Tensor, timeCall } from '../torch/index.js';
@@ -12,7 +12,7 @@ import { Stepper } from '../train/step.js';
 import { measureSaving } from './bench-save.js';
 import { defineCommand } from './command.js';
 import { ENGINE, type EngineFlags, openEngine } from './engine.js';
-import { callTime, product } from './measure.js';
+import { callTime, median, product, type Range, range } from './measure.js';
 import { print, printJson, RESULT } from './output.js';
 import { findPeer, Peer, type PeerPython, sameVersion } from './peer.js';
 import { counted, figure, short, table } from './text.js';
@@ -33,6 +33,9 @@ interface CallRow extends Row {
 }
 /** Milliseconds, medians. */
 interface StepRow extends Row {
+  /** Smallest and largest: far apart where something else was at work. */
+  readonly range: Range;
+  readonly peerRange: Range | null;
   /** Of ours. */
   readonly imagesPerSecond: number;
 }
@@ -77,12 +80,14 @@ export const bench = defineCommand({
     ['dsd bench save --preset imagenet-256-B --device cuda', 'what a checkpoint of the 205M network costs'],
   ],
   run: async (flags, [part = 'all']) => {
-    if (part === 'save') return saving(flags);
+    const [loadBefore = 0] = loadavg();
+    if (part === 'save') return saving(flags, loadBefore);
     if (part !== 'all' && part !== 'ops' && part !== 'step')
       throw new UsageError(`dsd bench wants ops, step, all or save; found '${part}'`);
     for (const name of ['preset', 'batch', 'device', 'dtype'] as const)
       if (flags[name] !== undefined) throw new UsageError(`--${name} is for dsd bench save`);
     const { steps = 12, threads, json, quiet } = flags;
+    warnOfLoad(loadBefore);
     if (threads !== undefined) setThreads(threads);
     const info = engineInfo();
     const say: Say = (text) => !quiet && process.stderr.write(`${text}\n`);
@@ -93,7 +98,7 @@ export const bench = defineCommand({
         ...(part === 'step' ? {} : { calls: await calls(peer, say), products: await products(peer, say) }),
         ...(part === 'ops' ? {} : await trainingSteps(peer, steps, say)),
       };
-      if (json) printJson({ engine: info, processor: processor(), peer: found ?? null, ...results });
+      if (json) printJson({ engine: info, processor: processor(), loadBefore, peer: found ?? null, ...results });
       else show(info, found, results);
     } finally {
       peer?.close();
@@ -111,7 +116,20 @@ interface SaveFlags extends EngineFlags {
 /** Minutes between checkpoints that costs are stated for: the presets' own. */
 const MINUTES = 5;
 
-async function saving(flags: SaveFlags): Promise<void> {
+/** What --quiet does not keep back: figures that are wrong should not look right. */
+function warnOfLoad(load: number): void {
+  const warning = loadWarning(load);
+  if (warning !== undefined) process.stderr.write(`${warning}\n`);
+}
+
+/** @param load average number of threads that ran or waited in the last minute; 0 on systems that do not tell */
+export const loadWarning = (load: number): string | undefined =>
+  load > 0.5
+    ? `warning: other programs are running, or did a moment ago (the load of the last minute is ${load.toFixed(1)}, and should be below 0.5): the figures will be off`
+    : undefined;
+
+async function saving(flags: SaveFlags, loadBefore: number): Promise<void> {
+  warnOfLoad(loadBefore);
   const engine = openEngine(flags);
   const preset = flags.preset ?? 'demo';
   const say: Say = (text) => !flags.quiet && process.stderr.write(`${text}\n`);
@@ -119,9 +137,9 @@ async function saving(flags: SaveFlags): Promise<void> {
     ...{ preset, batch: flags.batch ?? 64, device: engine.device, compute: engine.compute, folder: '.', repeats: 3, say },
   });
   const share = (found.held + found.slowed) / (MINUTES * 60);
-  if (flags.json) return printJson({ preset, compute: engine.about, ...found, shareAtFiveMinutes: share });
+  if (flags.json) return printJson({ preset, compute: engine.about, loadBefore, ...found, shareAtFiveMinutes: share });
   print(
-    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${figure(found.step * 1000)} ms, with --deterministic ${figure(found.stepDeterministic * 1000)} ms`,
+    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${spread(found.step * 1000, inMilliseconds(found.stepRange))} ms, with --deterministic ${spread(found.stepDeterministic * 1000, inMilliseconds(found.stepDeterministicRange))} ms`,
     ...table([
       ['training stands still for it', `${figure(found.held)} s`],
       ['written in', `${figure(found.write)} s`],
@@ -131,6 +149,11 @@ async function saving(flags: SaveFlags): Promise<void> {
     ]),
   );
 }
+
+const inMilliseconds = ([from, to]: Range): Range => [from * 1000, to * 1000];
+
+/** A median with its smallest and largest: 224 (219 to 240). */
+const spread = (middle: number, [from, to]: Range): string => `${figure(middle)} (${figure(from)} to ${figure(to)})`;
 
 function startPeer(python: PeerPython, threads: number): Peer {
   const { data, model } = resolveConfig(findPreset('demo').settings);
@@ -210,7 +233,10 @@ async function trainingSteps(peer: Peer | undefined, count: number, say: Say): P
       }
       dispose();
       const time = median(ours);
-      rows.push({ ...compare(name, time, other && median(theirs)), imagesPerSecond: (batch / time) * 1000 });
+      rows.push({
+        ...compare(name, time, other && median(theirs)),
+        ...{ range: range(ours), peerRange: other ? range(theirs) : null, imagesPerSecond: (batch / time) * 1000 },
+      });
     }
   }
   const [wide, narrow] = rows as [StepRow, StepRow];
@@ -241,11 +267,6 @@ function stepper(settings: RunSettings, dtype: DType): { batch: number; step: ()
   return { batch, step, dispose: () => trainer.dispose() };
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
-}
-
 const processor = (): string => `${cpus()[0]?.model.trim() ?? 'unknown'}, ${counted(availableParallelism(), 'core')}`;
 
 function show(info: EngineInfo, peer: PeerPython | undefined, { calls, products, steps, bfloat16Gain }: Results): void {
@@ -273,8 +294,13 @@ function show(info: EngineInfo, peer: PeerPython | undefined, { calls, products,
   }
   if (steps && bfloat16Gain) {
     section(
-      ['milliseconds a training step', 'ours', 'peer', 'ours / peer', 'our images/s'],
-      steps.map((row) => [row.name, ...[row.ours, row.peer, row.ratio, row.imagesPerSecond].map(shown)]),
+      ['milliseconds a training step (smallest to largest)', 'ours', 'peer', 'ours / peer', 'our images/s'],
+      steps.map((row) => [
+        row.name,
+        spread(row.ours, row.range),
+        row.peer !== null && row.peerRange ? spread(row.peer, row.peerRange) : '-',
+        ...[row.ratio, row.imagesPerSecond].map(shown),
+      ]),
     );
     const { name, ours, peer: theirs } = bfloat16Gain;
     print(`${name}, same recipe: ${figure(ours)} times as fast${theirs === null ? '' : `; peer ${figure(theirs)}`}`);

@@ -59,3 +59,13 @@ export function callTime(call: () => Tensor): number {
   };
   return Math.min(...Array.from({ length: 20 }, round));
 }
+
+export type Range = readonly [smallest: number, largest: number];
+
+/** @param values at least one, as of range */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
+}
+
+export const range = (values: readonly number[]): Range => [Math.min(...values), Math.max(...values)];

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { loadWarning } from '../../src/cli/bench.js';
 import { type NpzArray, readNpz } from '../../src/io/npz.js';
 import { CLASSES, dsd, type Ended, MAIN, makePictures, TOY, workplace } from './harness.js';
 
@@ -280,8 +281,11 @@ test('eval: a table with its protocol, and the same as JSON', async () => {
 });
 
 test('bench: calls and steps, with or without a PyTorch to compare with', async () => {
-  const alone = json(ok(await dsd(['bench', '--steps', '1', '--json', '--quiet'], { env: { PYTHON: '/nowhere/python3' } })));
+  const ended = ok(await dsd(['bench', '--steps', '2', '--json', '--quiet'], { env: { PYTHON: '/nowhere/python3' } }));
+  const alone = json(ended);
   assert.equal(alone.peer, null);
+  const warning = loadWarning(alone.loadBefore as number);
+  assert.equal(ended.stderr, warning === undefined ? '' : `${warning}\n`);
   const rows = Object.entries(alone).flatMap(([part, found]) =>
     part === 'calls' || part === 'products' || part === 'steps' ? (found as Record<string, unknown>[]) : [],
   );
@@ -290,6 +294,8 @@ test('bench: calls and steps, with or without a PyTorch to compare with', async 
     assert.ok((ours as number) > 0, `${name}`);
     assert.deepEqual([peer, ratio], [null, null]);
   }
+  for (const { ours, range } of alone.steps as { ours: number; range: [number, number] }[])
+    assert.ok(range[0] <= ours && ours <= range[1], `${ours} in ${range}`);
   const shown = ok(await dsd(['bench', 'ops', '--quiet'])).stdout;
   assert.match(shown, /^peer: (PyTorch \d|none, since ).*^nanoseconds a call .*^add +\d.*^GFLOP\/s/ms);
   assert.doesNotMatch(shown, /training step/);

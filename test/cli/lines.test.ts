@@ -1,10 +1,12 @@
 /** What the command line says and how: progress, errors, numbers. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { loadWarning } from '../../src/cli/bench.js';
 import { checkBlas } from '../../src/cli/doctor.js';
 import { chooseDevice, inBatches } from '../../src/cli/engine.js';
 import { fail } from '../../src/cli/fail.js';
 import { hanging } from '../../src/cli/help.js';
+import { median, range } from '../../src/cli/measure.js';
 import { fit, openProgress } from '../../src/cli/progress.js';
 import { invocation, quoted } from '../../src/cli/self.js';
 import { count, duration, figure, short, table } from '../../src/cli/text.js';
@@ -184,6 +186,12 @@ test('a BLAS that makes training slow is known by its file', () => {
     assert.equal(checkBlas(slow).state, 'slow', slow);
     assert.match(checkBlas(slow).remedy ?? '', /libopenblas0-openmp/);
   }
+});
+
+test('a bench on a busy machine is warned of', () => {
+  for (const idle of [0, 0.2, 0.5]) assert.equal(loadWarning(idle), undefined);
+  assert.match(loadWarning(1.26) ?? '', /^warning: other programs are running.* load of the last minute is 1\.3.*figures will be off$/);
+  assert.deepEqual([median([9, 1, 5]), median([4, 1, 2, 9]), range([5, 1, 9])], [5, 3, [1, 9]]);
 });
 
 test('a GPU is taken where there is one; one that is not there is refused with those that are', () => {
