@@ -32,7 +32,7 @@ export const data = defineCommand({
     check: {
       kind: 'switch',
       about:
-        'decode every picture and list the broken ones, exit 1 if there are any; without it only the pictures on the sheet are decoded',
+        'decode every picture and list the broken ones; exit 1 if there are any, with --broken skip only if there are too many. Without it only the pictures on the sheet are decoded',
     },
     out: { kind: 'text', value: 'FILE.png', about: 'the contact sheet; by default data-NAME.png' },
     overwrite: OVERWRITE,
