@@ -3,9 +3,9 @@
  * evaluators. Written uncompressed and deterministic; read with the same suspicion as weights: every size is checked against the file
  * before memory is taken, checksums are verified, and object arrays (pickles) do not exist here.
  */
-import zlib from 'node:zlib';
 import { FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from './disk.js';
+import { CENTRAL, crc32, END, END64, type Fail, FULL, LOCAL, LOCATOR64, openZip } from './zip.js';
 
 /** A file is not an archive of plain arrays, or arrays cannot be written as given. */
 export class NpzError extends FailureError {}
@@ -24,16 +24,7 @@ const TYPES = {
   int64: { descr: '<i8', width: 8, view: BigInt64Array },
 } as const;
 
-const LOCAL = 0x04034b50;
-const CENTRAL = 0x02014b50;
-const END = 0x06054b50;
-const END64 = 0x06064b50;
-const LOCATOR64 = 0x07064b50;
-const FULL = 0xffffffff;
 const MIDNIGHT_1980 = 0x00210000; // the zip format's first date, so that equal arrays give equal files
-const MAX_DIRECTORY = 2 ** 24;
-/** Deflate cannot shrink by more, so a larger claim is a lie. */
-const MAX_RATIO = 1032;
 
 /**
  * Writes arrays, row-major, under their names (without `.npy`), atomically. Files and arrays above 4 GiB get the format's 64-bit fields.
@@ -106,131 +97,26 @@ export function readNpz(path: string, names?: readonly string[], disk: Disk = re
   };
   const file = disk.open(path);
   try {
-    const slice = (position: number, length: number): DataView<ArrayBuffer> => {
-      if (!(position >= 0 && length >= 0 && position + length <= file.size)) fail('it is cut off');
-      return new DataView(file.read(position, length).buffer);
-    };
-    const entries = directoryOf(file.size, slice, fail);
+    const zip = openZip(file, fail);
+    const entries = new Map(
+      [...zip.entries].map(([name, entry]) => [
+        name.endsWith('.npy') ? name.slice(0, -4) : fail(`its entry ${JSON.stringify(name)} is not an array (.npy)`),
+        entry,
+      ]),
+    );
     const arrays = new Map<string, NpzArray>();
     for (const name of names ?? entries.keys()) {
       const entry = entries.get(name);
       if (!entry) throw new NpzError(`${path} has no array ${JSON.stringify(name)}; it has ${[...entries.keys()].join(', ') || 'none'}`);
       arrays.set(
         name,
-        parseNpy(unpack(entry, slice, fail), (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
+        parseNpy(zip.unpack(entry), (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
       );
     }
     return arrays;
   } finally {
     file.close();
   }
-}
-
-type Fail = (problem: string) => never;
-type Slice = (position: number, length: number) => DataView<ArrayBuffer>;
-
-interface Entry {
-  readonly name: string;
-  readonly method: number;
-  readonly sum: number;
-  readonly packed: number;
-  readonly size: number;
-  readonly offset: number;
-}
-
-/** The archive's entries by name without `.npy`. The directory at the end is what counts; local headers are only skipped. */
-function directoryOf(fileSize: number, slice: Slice, fail: Fail): Map<string, Entry> {
-  const tailStart = Math.max(0, fileSize - 22 - 0xffff); // an archive may end with a comment
-  const tail = slice(tailStart, fileSize - tailStart);
-  let at = tail.byteLength - 22;
-  while (at >= 0 && tail.getUint32(at, true) !== END) at--;
-  if (at < 0) fail('it has no zip directory');
-  let count = tail.getUint16(at + 10, true);
-  let length = tail.getUint32(at + 12, true);
-  let start = tail.getUint32(at + 16, true);
-  if (at >= 20 && tail.getUint32(at - 20, true) === LOCATOR64) {
-    const end = slice(long(tail, at - 12, fail), 56);
-    if (end.getUint32(0, true) !== END64) fail('its 64-bit directory is not where it should be');
-    [count, length, start] = [long(end, 32, fail), long(end, 40, fail), long(end, 48, fail)];
-  }
-  if (length > MAX_DIRECTORY) fail(`its directory claims ${length} bytes`);
-  const table = slice(start, length);
-  const entries = new Map<string, Entry>();
-  let packed = 0;
-  let p = 0;
-  for (let i = 0; i < count; i++) {
-    if (p + 46 > length || table.getUint32(p, true) !== CENTRAL) fail('its directory is damaged');
-    const [nameLength, extraLength, commentLength] = [28, 30, 32].map((field) => table.getUint16(p + field, true)) as [
-      number,
-      number,
-      number,
-    ];
-    const next = p + 46 + nameLength + extraLength + commentLength;
-    if (next > length) fail('its directory is damaged');
-    const entry = entryAt(table, p, nameLength, extraLength, fail);
-    if (entries.has(entry.name)) fail(`it has the array ${JSON.stringify(entry.name)} twice`);
-    entries.set(entry.name, entry);
-    packed += entry.packed;
-    p = next;
-  }
-  // Entries that share bytes are how a small archive unpacks to a huge one.
-  if (packed > fileSize) fail('its entries claim more bytes than it has');
-  return entries;
-}
-
-function entryAt(table: DataView<ArrayBuffer>, p: number, nameLength: number, extraLength: number, fail: Fail): Entry {
-  let file = '';
-  try {
-    file = new TextDecoder('utf-8', { fatal: true }).decode(new Uint8Array(table.buffer, p + 46, nameLength));
-  } catch {
-    fail('the name of an entry is not UTF-8');
-  }
-  if (!file.endsWith('.npy')) fail(`its entry ${JSON.stringify(file)} is not an array (.npy)`);
-  if (table.getUint16(p + 8, true) & 1) fail(`its entry ${JSON.stringify(file)} is encrypted`);
-  // The 64-bit fields stand in an extra field, in this order, those only whose 32-bit field is full.
-  const [size, packed, offset] = [24, 20, 42].map((field) => table.getUint32(p + field, true)) as [number, number, number];
-  const values = [size, packed, offset];
-  const end = p + 46 + nameLength + extraLength;
-  for (let q = p + 46 + nameLength; q + 4 <= end; q += 4 + table.getUint16(q + 2, true)) {
-    if (table.getUint16(q, true) !== 1) continue;
-    const fieldEnd = Math.min(end, q + 4 + table.getUint16(q + 2, true));
-    let r = q + 4;
-    values.forEach((value, i) => {
-      if (value !== FULL || r + 8 > fieldEnd) return;
-      values[i] = long(table, r, fail);
-      r += 8;
-    });
-  }
-  return {
-    name: file.slice(0, -4),
-    method: table.getUint16(p + 10, true),
-    sum: table.getUint32(p + 16, true),
-    size: values[0]!,
-    packed: values[1]!,
-    offset: values[2]!,
-  };
-}
-
-/** An entry's bytes, checked against its checksum. */
-function unpack(entry: Entry, slice: Slice, fail: Fail): Uint8Array<ArrayBuffer> {
-  const { name, method, sum, packed, size, offset } = entry;
-  const quoted = JSON.stringify(name);
-  const local = slice(offset, 30);
-  if (local.getUint32(0, true) !== LOCAL) fail(`array ${quoted} is not where the directory says`);
-  if (method === 0 ? packed !== size : method !== 8) fail(`array ${quoted} is packed in an unknown way (method ${method})`);
-  if (size > packed * MAX_RATIO) fail(`array ${quoted} claims to unpack from ${packed} bytes to ${size}`);
-  let bytes = new Uint8Array(slice(offset + 30 + local.getUint16(26, true) + local.getUint16(28, true), packed).buffer);
-  if (method === 8) {
-    try {
-      const inflated = zlib.inflateRawSync(bytes, { maxOutputLength: Math.max(1, size) });
-      bytes = new Uint8Array(inflated.buffer as ArrayBuffer, inflated.byteOffset, inflated.byteLength);
-    } catch {
-      fail(`array ${quoted} does not unpack to ${size} bytes`);
-    }
-  }
-  if (bytes.byteLength !== size) fail(`array ${quoted} does not unpack to ${size} bytes`);
-  if (crc32(bytes, 0) !== sum) fail(`array ${quoted} is damaged: its checksum differs`);
-  return bytes;
 }
 
 /** One array out of its `.npy` bytes. */
@@ -265,11 +151,6 @@ function product(shape: readonly number[]): number {
   return Number.isSafeInteger(count) ? count : Number.NaN;
 }
 
-function long(view: DataView, at: number, fail: Fail): number {
-  const value = view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
-  return Number.isSafeInteger(value) ? value : fail('it claims a size beyond all files');
-}
-
 function u16(value: number): Uint8Array {
   return Uint8Array.of(value, value >>> 8);
 }
@@ -284,23 +165,4 @@ function u64(value: number): Uint8Array {
 
 function join(...parts: Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
-}
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let value = byte;
-  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
-  return value;
-});
-
-/** Zip's checksum, continued from `before`. Node's own, which 20.15 brought, forgets `before` when there are no bytes. */
-function crc32(bytes: Uint8Array, before: number): number {
-  if (bytes.byteLength === 0) return before;
-  return (zlib as Partial<typeof zlib>).crc32?.(bytes, before) ?? tableCrc32(bytes, before);
-}
-
-/** The same in plain JavaScript. */
-export function tableCrc32(bytes: Uint8Array, before: number): number {
-  let value = ~before;
-  for (let i = 0; i < bytes.length; i++) value = CRC_TABLE[(value ^ bytes[i]!) & 255]! ^ (value >>> 8);
-  return ~value >>> 0;
 }
