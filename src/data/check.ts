@@ -1,7 +1,7 @@
 /** Decodes every picture of a data set: what training would find out in its first epoch is known before it. */
 import { availableParallelism } from 'node:os';
 import { FailureError } from '../core/errors.js';
-import type { Decoder } from './job.js';
+import type { DecodeJob, Decoder } from './job.js';
 import { PictureError } from './job.js';
 import { DecodePool } from './pool.js';
 import type { DataSet, ImageSource } from './source.js';
@@ -31,16 +31,16 @@ const AHEAD = 4;
 export async function checkPictures({ train, heldOut }: DataSet, options: CheckOptions = {}): Promise<Checked> {
   const { workers = Math.min(256, availableParallelism()), onProgress } = options;
   const total = train.length + heldOut.length;
-  const found = new Map<string, PictureError>();
+  const found = new Map<string, { readonly job: DecodeJob; readonly error: PictureError }>();
   const pool = new DecodePool(workers);
   // A source that skips would not tell; and it asks for a broken picture once more for each that it could have replaced.
   const decode: Decoder = async (job) => {
     const known = found.get(job.path);
-    if (known) throw known;
+    if (known) throw known.error;
     try {
       return await pool.run(job);
     } catch (error) {
-      if (error instanceof PictureError) found.set(job.path, error);
+      if (error instanceof PictureError) found.set(job.path, { job, error });
       throw error;
     }
   };
@@ -67,12 +67,25 @@ export async function checkPictures({ train, heldOut }: DataSet, options: CheckO
     await pool.close();
   }
   const refusal = refusals.find((error) => error !== undefined);
-  const broken = [...brokenOf('train', train, found), ...brokenOf('heldOut', heldOut, found)];
+  const reasons = new Map<string, string>();
+  for (const [path, { job, error }] of found) reasons.set(path, await reasonOf(job, error));
+  const broken = [...brokenOf('train', train, reasons), ...brokenOf('heldOut', heldOut, reasons)];
   return { pictures: total, broken, ...(refusal ? { refusal } : {}) };
 }
 
-function brokenOf(part: 'train' | 'heldOut', source: ImageSource, found: ReadonlyMap<string, PictureError>): Checked['broken'] {
-  if (found.size === 0) return [];
-  const errors = Array.from({ length: source.length }, (_, i) => found.get(source.path(i)));
-  return errors.flatMap((error) => (error ? [{ path: error.path, part, reason: error.reason }] : []));
+/** Asked for alone: libvips keeps its messages in one place for all threads, and theirs may be another picture's, or gone. */
+async function reasonOf(job: DecodeJob, { reason }: PictureError): Promise<string> {
+  const { decode } = await import('./decode.js');
+  return decode(job).then(
+    () => reason,
+    (error: unknown) => (error instanceof PictureError ? error.reason : reason),
+  );
+}
+
+function brokenOf(part: 'train' | 'heldOut', source: ImageSource, reasons: ReadonlyMap<string, string>): Checked['broken'] {
+  if (reasons.size === 0) return [];
+  return Array.from({ length: source.length }, (_, i) => source.path(i)).flatMap((path) => {
+    const reason = reasons.get(path);
+    return reason === undefined ? [] : [{ path, part, reason }];
+  });
 }

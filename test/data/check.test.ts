@@ -7,7 +7,7 @@ import { openFolder } from '../../src/data/folder.js';
 import { PictureError } from '../../src/data/job.js';
 import { DecodePool } from '../../src/data/pool.js';
 import { MemorySource } from '../../src/data/source.js';
-import { plain, put, temporaryFolder } from './corpus.js';
+import { noise, plain, put, temporaryFolder } from './corpus.js';
 
 /** Two classes of so many pictures to train on and three held out; the named ones are text. */
 async function folderOf(folder: string, count: number, broken: readonly string[]): Promise<string> {
@@ -49,6 +49,19 @@ test('every broken picture of both parts is found, in the order of the set, what
       }
     }
   }
+});
+
+test('each has its own reason, though libvips tells all threads in one place', async (t) => {
+  const folder = await folderOf(temporaryFolder(t), 40, []);
+  const [png, jpeg] = await Promise.all([noise(40, 40, 1).png().toBuffer(), noise(40, 40, 1).jpeg().toBuffer()]);
+  for (let i = 0; i < 40; i++) {
+    put(join(folder, 'train', 'a', `${100 + i}.png`), png.subarray(0, png.length >> 1));
+    put(join(folder, 'train', 'b', `${100 + i}.png`), jpeg.subarray(0, jpeg.length >> 1));
+  }
+  const { broken } = await checkPictures(open(folder), { workers: 4 });
+  assert.equal(broken.length, 80);
+  for (const { path, reason } of broken)
+    assert.match(reason, path.includes('/a/') ? /cut off or damaged \(.*png/ : /cut off or damaged \(.*(jpeg|JPEG)/, path);
 });
 
 test("what 'skip' would stop at is told, and all that is broken beside it", async (t) => {
