@@ -5,7 +5,7 @@
  */
 import { FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from './disk.js';
-import { CENTRAL, crc32, END, END64, type Fail, FULL, LOCAL, LOCATOR64, openZip } from './zip.js';
+import { CENTRAL, crc32, END, END64, type Fail, FULL, LOCAL, LOCATOR64, openZip, type Zip, type ZipEntry } from './zip.js';
 
 /** A file is not an archive of plain arrays, or arrays cannot be written as given. */
 export class NpzError extends FailureError {}
@@ -92,6 +92,27 @@ function npyHeader({ dtype, shape }: NpzArray): Uint8Array {
  *   DiskError if it cannot be read
  */
 export function readNpz(path: string, names?: readonly string[], disk: Disk = realDisk): Map<string, NpzArray> {
+  return withArchive(path, disk, (zip, entries, fail) => {
+    const arrays = new Map<string, NpzArray>();
+    for (const name of names ?? entries.keys()) {
+      const entry = entries.get(name);
+      if (!entry) throw new NpzError(`${path} has no array ${JSON.stringify(name)}; it has ${[...entries.keys()].join(', ') || 'none'}`);
+      arrays.set(
+        name,
+        parseNpy(zip.unpack(entry), (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
+      );
+    }
+    return arrays;
+  });
+}
+
+/** The names of the arrays in a file, in the order of its directory; the arrays are not looked at. @throws NpzError, DiskError as `readNpz` */
+export function npzNames(path: string, disk: Disk = realDisk): string[] {
+  return withArchive(path, disk, (_, entries) => [...entries.keys()]);
+}
+
+/** Opens a file for as long as `use` takes. The entries' names are those of the arrays. */
+function withArchive<T>(path: string, disk: Disk, use: (zip: Zip, entries: ReadonlyMap<string, ZipEntry>, fail: Fail) => T): T {
   const fail = (problem: string): never => {
     throw new NpzError(`${path} is not a valid .npz file: ${problem}`);
   };
@@ -104,16 +125,7 @@ export function readNpz(path: string, names?: readonly string[], disk: Disk = re
         entry,
       ]),
     );
-    const arrays = new Map<string, NpzArray>();
-    for (const name of names ?? entries.keys()) {
-      const entry = entries.get(name);
-      if (!entry) throw new NpzError(`${path} has no array ${JSON.stringify(name)}; it has ${[...entries.keys()].join(', ') || 'none'}`);
-      arrays.set(
-        name,
-        parseNpy(zip.unpack(entry), (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
-      );
-    }
-    return arrays;
+    return use(zip, entries, fail);
   } finally {
     file.close();
   }
