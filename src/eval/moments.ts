@@ -10,7 +10,7 @@ import { keep, noGrad, scope, type Tensor, zeros } from '../torch/index.js';
 
 /** What a set of rows comes down to. Plain data: it can be saved, and nothing has to be freed. */
 export interface Statistics {
-  /** Number of rows. */
+  /** Number of rows; Infinity where it is not known, as of statistics from most files. */
   readonly count: number;
   /** D values. */
   readonly mean: Float64Array;

@@ -20,6 +20,11 @@ export interface LatentHealth {
    * so a collapsed latent shows as 0 even behind a LayerNorm, where the deviation of all values together is always 1.
    */
   readonly deviation: number;
+  /**
+   * Standard deviations along the principal directions, largest first: C of them. A direction that is not used shows as (almost) 0. Below about
+   * 1e-8 of the first they are rounding.
+   */
+  readonly spectrum: readonly number[];
   /** Rows it was computed from. */
   readonly tokens: number;
 }
@@ -68,7 +73,8 @@ export function effectiveRank(latents: Tensor): number {
 function health({ count, covariance }: Statistics): LatentHealth {
   const values = eigenvalues(covariance);
   const variance = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return { effectiveRank: spectrumRank(values), deviation: Math.sqrt(Math.max(0, variance)), tokens: count };
+  const spectrum = [...values.map((value) => Math.sqrt(Math.max(0, value)))].reverse();
+  return { effectiveRank: spectrumRank(values), deviation: Math.sqrt(Math.max(0, variance)), spectrum, tokens: count };
 }
 
 /** exp(entropy) of the singular values that belong to these eigenvalues. */

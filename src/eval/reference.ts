@@ -1,7 +1,7 @@
 /** A set of real pictures as features, against which other sets are measured. Knows no extractor: whoever has features can use it. */
 import type { Tensor } from '../torch/index.js';
-import { frechet } from './frechet.js';
-import { Manifold } from './manifold.js';
+import { frechet, frechetWarning } from './frechet.js';
+import { Manifold, precisionRecall } from './manifold.js';
 import { type Statistics, statistics } from './moments.js';
 
 /** How far a set of pictures is from the reference. */
@@ -21,9 +21,9 @@ export class Reference {
   private readonly statistics: Statistics;
   private readonly manifold: Manifold;
 
-  /** @param features (M, D) of real pictures; they stay the caller's and must outlive this. @param k neighbours that make a ball's radius */
+  /** @param features (M, D) of real pictures; they stay the caller's and must not change. @param k neighbours that make a ball's radius */
   constructor(
-    private readonly features: Tensor,
+    features: Tensor,
     private readonly k = 3,
   ) {
     this.count = features.shape[0] ?? 0;
@@ -36,23 +36,15 @@ export class Reference {
     const own = statistics(features);
     const manifold = new Manifold(features, this.k);
     try {
-      return {
-        frechet: frechet(own, this.statistics),
-        precision: this.manifold.covers(features),
-        recall: manifold.covers(this.features),
-        count: own.count,
-      };
+      return { frechet: frechet(own, this.statistics), ...precisionRecall(this.manifold, manifold), count: own.count };
     } finally {
       manifold.dispose();
     }
   }
 
-  /** Why a Frechet distance of `count` pictures would be untrustworthy, or undefined. */
+  /** Why a Frechet distance of `count` pictures would be untrustworthy, and how biased, or undefined. */
   warning(count: number): string | undefined {
-    const D = this.features.shape[1] ?? 0;
-    const fewest = Math.min(count, this.count);
-    if (fewest > D) return undefined;
-    return `${fewest} pictures for ${D} features give a singular covariance: the Frechet distance is far too large; compare it only with others at the same counts`;
+    return frechetWarning(this.statistics, count);
   }
 
   dispose(): void {
