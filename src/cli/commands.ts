@@ -16,6 +16,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map(
       load: async () => (await import('./reconstruct.js')).reconstruct,
     },
     eval: { about: 'measure reconstruction and samples against held-out pictures', load: async () => (await import('./eval.js')).evaluate },
+    study: { about: 'show the science: does the latent collapse, and what cures it', load: async () => (await import('./study.js')).study },
     data: { about: 'look at a data set: counts by class and a contact sheet', load: async () => (await import('./data.js')).data },
     info: { about: 'what a weights file or a preset is: sizes, parameters, settings', load: async () => (await import('./info.js')).info },
     checkpoint: {

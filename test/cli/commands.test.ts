@@ -38,7 +38,7 @@ async function readPng(path: string): Promise<{ width: number; height: number; c
 test('help names every command and costs nothing; each command has its own, with an example', async () => {
   const { stdout } = ok(await dsd(['--help']));
   const names = [...stdout.matchAll(/^ {2}(\w+) {2,}\w/gm)].map((match) => match[1] as string);
-  assert.deepEqual(names, ['train', 'sample', 'reconstruct', 'eval', 'data', 'info', 'checkpoint', 'bench', 'doctor']);
+  assert.deepEqual(names, ['train', 'sample', 'reconstruct', 'eval', 'study', 'data', 'info', 'checkpoint', 'bench', 'doctor']);
   const all = await Promise.all(names.map((name) => dsd([name, '--help'])));
   for (const [i, name] of names.entries()) {
     const { stdout: help } = ok(all[i] as Ended);

@@ -1,0 +1,91 @@
+/** The sizes at which the collapse study is run. */
+import { nearest, UsageError } from '../core/errors.js';
+import { SIZES } from '../dsd/sizes.js';
+import { merge, type RunSettings } from '../train/config.js';
+import { PRESETS } from '../train/presets.js';
+
+export interface StudyPreset {
+  readonly about: string;
+  readonly cost: string;
+  /** One for each set of pictures, with what is fitted to it: each is a study of its own, with its own figure. */
+  readonly data: readonly RunSettings[];
+  /** Held-out pictures that each point is measured on. */
+  readonly measured: number;
+  /** As of TrainCaseOptions. */
+  readonly scale: number;
+}
+
+/**
+ * What all cases share. Of the losses only the mean absolute error of reconstructions and the diffusion loss, at equal weight; no auxiliary
+ * losses, which help a latent; the decoder's input is not noised, since that would keep the latent's scale up. AdamW for all parameters, since the
+ * question is of objectives; a constant learning rate after the warm-up, so that what moves at the end of a curve is still moving.
+ */
+const shared: RunSettings = {
+  data: { flip: false, broken: 'error' },
+  objective: {
+    decoderNoise: { probability: 0 },
+    weights: { reconstruction: 1, squared: 0, perceptual: 0, denoise: 1, align: 0, represent: 0, classify: 0 },
+  },
+  train: { optimizer: 'adamw', decay: 0 },
+};
+
+/**
+ * Latents begin at the noise's own scale, as latent diffusion normalises its own. What the first values make depends on the width (0.1 to 0.4 here),
+ * and a latent that begins far below the noise is suppressed already.
+ */
+const SCALE = 1;
+
+const study = (settings: RunSettings): RunSettings => merge(merge(PRESETS.toy.settings, shared), settings);
+
+const small = { width: 64, depth: 4, heads: 2, hidden: 160 };
+const S: RunSettings['model'] = { ...SIZES.S, patch: 8, latent: 16 };
+const gpuTrain: RunSettings['train'] = { images: 200_000, batch: 128, learningRate: 4e-4, warmup: 12_800, targetDecay: 0.995 };
+
+export const STUDY_PRESETS = {
+  cpu: {
+    about: 'a network of 0.2M weights on openmoji at 16 px',
+    cost: 'a seed in less than 15 minutes on 2 cores',
+    measured: 256,
+    scale: SCALE,
+    data: [
+      study({
+        preset: 'study-cpu',
+        data: { source: 'openmoji', image: 16, workers: 0 },
+        model: { ...small, patch: 4, latent: 8 },
+        train: { images: 96_000, batch: 64, learningRate: 1e-3, warmup: 3200, targetDecay: 0.99 },
+        log: { evaluate: 3200 },
+      }),
+    ],
+  },
+  gpu: {
+    about: "width and depth of the paper's 42M network, on Fashion-MNIST at 32 px and openmoji at 64 px",
+    cost: 'not measured',
+    measured: 1024,
+    scale: SCALE,
+    data: [
+      study({
+        preset: 'study-gpu',
+        data: { source: 'fashion-mnist', image: 32, workers: 4 },
+        model: S,
+        train: gpuTrain,
+        log: { evaluate: 5120 },
+      }),
+      study({
+        preset: 'study-gpu',
+        data: { source: 'openmoji', image: 64, workers: 4 },
+        model: S,
+        train: gpuTrain,
+        log: { evaluate: 5120 },
+      }),
+    ],
+  },
+} as const satisfies Record<string, StudyPreset>;
+
+/** @throws UsageError naming the known presets and the nearest */
+export function findStudyPreset(name: string): StudyPreset {
+  const found = Object.entries(STUDY_PRESETS).find(([known]) => known === name);
+  if (found) return found[1];
+  const known = Object.keys(STUDY_PRESETS);
+  const guess = nearest(name, known);
+  throw new UsageError(`there is no preset '${name}' of a study${guess ? `; did you mean '${guess}'?` : '.'} Presets: ${known.join(', ')}`);
+}
