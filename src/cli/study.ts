@@ -33,7 +33,7 @@ export const study = defineCommand({
     preset: { kind: 'text', value: 'NAME', about: 'size of it: see Presets; cpu by default' },
     cases: { kind: 'text', value: 'A,B,...', about: 'some of the cases: see Cases; all by default' },
     data: { kind: 'text', value: 'SPEC', about: "other pictures than the preset's: openmoji, fashion-mnist, or a folder" },
-    seeds: { kind: 'whole', value: 'N', min: 1, max: 1000, about: 'seeds 0 to N - 1; 3 by default' },
+    seeds: { kind: 'whole', value: 'N', min: 1, max: 1000, about: 'seeds 1 to N; 3 by default' },
     out: {
       kind: 'text',
       value: 'FOLDER',
@@ -132,7 +132,7 @@ function readPlan({ preset = 'cpu', cases, data, seeds = 3, scale, set }: PlanFl
       ...(scale === undefined ? {} : { scale }),
     },
     cases: cases === undefined ? CASES : findCases(cases.split(',')),
-    seeds: Array.from({ length: seeds }, (_, seed) => seed),
+    seeds: Array.from({ length: seeds }, (_, i) => i + 1),
     settings: [...(data === undefined ? [] : [{ data: { source: data } }]), ...set.map(parseSetting)],
   };
 }

@@ -16,7 +16,7 @@ export interface StudyPreset {
 }
 
 /**
- * What all cases share. Of the losses only the mean absolute error of reconstructions and the diffusion loss, at equal weight; no auxiliary
+ * What all cases share. Of the losses only the mean absolute error of reconstructions and the diffusion loss, at its usual weight; no auxiliary
  * losses, which help a latent; the decoder's input is not noised, since that would keep the latent's scale up. AdamW for all parameters, since the
  * question is of objectives; a constant learning rate after the warm-up, so that what moves at the end of a curve is still moving.
  */
@@ -24,7 +24,7 @@ const shared: RunSettings = {
   data: { flip: false, broken: 'error' },
   objective: {
     decoderNoise: { probability: 0 },
-    weights: { reconstruction: 1, squared: 0, perceptual: 0, denoise: 1, align: 0, represent: 0, classify: 0 },
+    weights: { reconstruction: 1, squared: 0, perceptual: 0, denoise: 0.3, align: 0, represent: 0, classify: 0 },
   },
   train: { optimizer: 'adamw', decay: 0 },
 };
@@ -51,9 +51,9 @@ export const STUDY_PRESETS = {
       study({
         preset: 'study-cpu',
         data: { source: 'openmoji', image: 16, workers: 0 },
-        model: { ...small, patch: 4, latent: 8 },
-        train: { images: 96_000, batch: 64, learningRate: 1e-3, warmup: 3200, targetDecay: 0.99 },
-        log: { evaluate: 3200 },
+        model: { ...small, patch: 4, latent: 16 },
+        train: { images: 64_000, batch: 64, learningRate: 1e-3, warmup: 3200, targetDecay: 0.99 },
+        log: { evaluate: 1600 },
       }),
     ],
   },

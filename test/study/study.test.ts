@@ -26,8 +26,8 @@ before(() => makePictures(at('pictures')));
 after(remove);
 
 test('interrupted it keeps what is finished; the same command goes on, and leaves table, figure and numbers', async () => {
-  const running = start([...TWO, '--seeds', '2', '--set', 'train.images=800'], { cwd: folder });
-  await running.said('naive, seed 0:');
+  const running = start([...TWO, '--seeds', '2', '--set', 'train.images=800', '--set', 'log.evaluate=80'], { cwd: folder });
+  await running.said('naive, seed 1:');
   running.kill('SIGINT');
   const stopped = exits(await running.ended, 75);
   assert.match(
@@ -36,14 +36,14 @@ test('interrupted it keeps what is finished; the same command goes on, and leave
   );
   const kept = results();
   assert.ok(kept.length >= 1 && kept.length < 4, `${kept}`);
-  assert.ok(kept.includes('pictures-16px.naive.0.json'));
+  assert.ok(kept.includes('pictures-16px.naive.1.json'));
   assert.match(read('out', 'table.md'), /^Not finished: [123] of 4 runs are still to be computed\.$/m);
-  const first = read('out', 'results', 'pictures-16px.naive.0.json');
+  const first = read('out', 'results', 'pictures-16px.naive.1.json');
 
-  const ended = exits(await dsd([...TWO, '--seeds', '2', '--set', 'train.images=800'], { cwd: folder }), 0);
+  const ended = exits(await dsd([...TWO, '--seeds', '2', '--set', 'train.images=800', '--set', 'log.evaluate=80'], { cwd: folder }), 0);
   assert.match(ended.stderr, /^found +[123] runs? finished before$/m);
-  assert.doesNotMatch(ended.stderr, /naive, seed 0:/);
-  assert.equal(read('out', 'results', 'pictures-16px.naive.0.json'), first);
+  assert.doesNotMatch(ended.stderr, /naive, seed 1:/);
+  assert.equal(read('out', 'results', 'pictures-16px.naive.1.json'), first);
   assert.match(ended.stdout, /^\| naive: velocity +\| .* ± /m);
   assert.match(ended.stdout, /^- variance-suppressed: deviation of the latent/m);
   assert.doesNotMatch(read('out', 'table.md'), /Not finished/);
@@ -55,10 +55,10 @@ test('interrupted it keeps what is finished; the same command goes on, and leave
   assert.deepEqual(
     runs.map((run) => [run.case, run.seed, run.config.train.seed, run.curve.points.length, run.curve.points.at(-1)?.images]),
     [
-      ['naive', 0, 0, 51, 800],
-      ['norm', 0, 0, 51, 800],
-      ['naive', 1, 1, 51, 800],
-      ['norm', 1, 1, 51, 800],
+      ['naive', 1, 1, 11, 800],
+      ['norm', 1, 1, 11, 800],
+      ['naive', 2, 2, 11, 800],
+      ['norm', 2, 2, 11, 800],
     ],
   );
   assert.equal(summaries.length, 2);
@@ -72,13 +72,13 @@ test('cases of one seed begin alike, whichever of them are run; what is measured
   assert.equal(one.stderr, '');
   assert.equal((JSON.parse(one.stdout) as { summaries: unknown[] }).summaries.length, 2);
   const points = (name: string) =>
-    (JSON.parse(read('alike', 'results', `pictures-16px.${name}.0.json`)) as { curve: { points: Record<string, number>[] } }).curve.points;
+    (JSON.parse(read('alike', 'results', `pictures-16px.${name}.1.json`)) as { curve: { points: Record<string, number>[] } }).curve.points;
   assert.deepEqual(points('ema')[0], points('autoencoder')[0]);
   assert.notDeepEqual(points('ema')[4]?.l1, points('autoencoder')[4]?.l1);
   // The untrained latent has been brought to the noise's scale.
   assert.ok(Math.abs((points('ema')[0]?.deviation ?? 0) - 1) < 1e-3);
   exits(await dsd([...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'again', '--quiet'], { cwd: folder }), 0);
-  const again = (JSON.parse(read('again', 'results', 'pictures-16px.ema.0.json')) as { curve: { points: unknown } }).curve.points;
+  const again = (JSON.parse(read('again', 'results', 'pictures-16px.ema.1.json')) as { curve: { points: unknown } }).curve.points;
   assert.deepEqual(again, points('ema'));
 });
 
@@ -92,9 +92,9 @@ test('a mistake is refused before any work, by name', async () => {
   // Results of other settings are not mixed with these.
   await refused(
     [...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike', '--set', 'train.learningRate=0.5'],
-    /ema\.0\.json' is of other settings: .*learningRate/,
+    /ema\.1\.json' is of other settings: .*learningRate/,
   );
-  writeFileSync(at('alike', 'results', 'pictures-16px.ema.0.json'), '{"data":');
+  writeFileSync(at('alike', 'results', 'pictures-16px.ema.1.json'), '{"data":');
   const broken = exits(await dsd([...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike'], { cwd: folder }), 1);
-  assert.match(broken.stderr, /ema\.0\.json' is no result of a study: it is not JSON\. Remove it/);
+  assert.match(broken.stderr, /ema\.1\.json' is no result of a study: it is not JSON\. Remove it/);
 });

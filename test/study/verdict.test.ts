@@ -12,7 +12,9 @@ test('each outcome has its verdict, and the order of the rule settles what is tw
   assert.equal(judge({ latentDeviation: (share) => 0.02 ** share }), 'variance-suppressed');
   assert.equal(judge({ effectiveRank: 1.3 }), 'collapsed');
   assert.equal(judge({ l1: BLANK }), 'collapsed');
-  assert.equal(judge({ latentDeviation: (share) => 1 + 9 * share }), 'runaway scale');
+  assert.equal(judge({ latentDeviation: (share) => 1 + 19 * share }), 'runaway scale');
+  assert.equal(judge({ effectiveRank: 3 }), 'low rank');
+  assert.equal(judge({ effectiveRank: 3, latentDeviation: 20 }), 'runaway scale');
   assert.equal(judge({}, 'at 100 pictures'), 'diverged');
   // What is left of a latent that shrank to nothing has a high rank, or a low one, and decodes to nothing.
   assert.equal(judge({ latentDeviation: 0.001, l1: BLANK }), 'variance-suppressed');
@@ -21,7 +23,7 @@ test('each outcome has its verdict, and the order of the rule settles what is tw
 });
 
 test('thresholds hold to either side of them', () => {
-  const { small, large, rank, blank } = THRESHOLDS;
+  const { small, large, rank, blank, share } = THRESHOLDS;
   const near = (value: number) => [value * 0.999, value * 1.001] as const;
   assert.deepEqual(
     near(small).map((latentDeviation) => judge({ latentDeviation })),
@@ -32,8 +34,12 @@ test('thresholds hold to either side of them', () => {
     ['healthy', 'runaway scale'],
   );
   assert.deepEqual(
-    near(rank * CHANNELS).map((effectiveRank) => judge({ effectiveRank })),
-    ['collapsed', 'healthy'],
+    near(rank).map((effectiveRank) => judge({ effectiveRank })),
+    ['collapsed', 'low rank'],
+  );
+  assert.deepEqual(
+    near(share * CHANNELS).map((effectiveRank) => judge({ effectiveRank })),
+    ['low rank', 'healthy'],
   );
   assert.deepEqual(
     near(blank * BLANK).map((l1) => judge({ l1 })),
@@ -53,8 +59,7 @@ test('the end of a curve counts, not its course, and a single point does not', (
 
 test('the rule in words has every threshold', () => {
   const words = ruleInWords().join('\n');
-  for (const value of [THRESHOLDS.small, THRESHOLDS.large, THRESHOLDS.rank, THRESHOLDS.blank])
-    assert.ok(words.includes(` ${value}`), `${value}`);
+  for (const value of Object.values(THRESHOLDS).slice(1)) assert.ok(words.includes(` ${value}`), `${value}`);
 });
 
 test('mean and spread over seeds; seeds that disagree are told apart', () => {
