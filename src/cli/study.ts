@@ -7,7 +7,7 @@ import { CASES, findCases } from '../study/cases.js';
 import { type CollapsePlan, collapse, planRuns, type StudyProgress } from '../study/collapse.js';
 import { findStudyPreset, STUDY_PRESETS } from '../study/presets.js';
 import { writeReport } from '../study/report.js';
-import type { RunResult } from '../study/store.js';
+import { RESULTS, type RunResult } from '../study/store.js';
 import { summarize, verdictOf } from '../study/summary.js';
 import { ruleInWords } from '../study/verdict.js';
 import { engineInfo } from '../torch/index.js';
@@ -53,6 +53,7 @@ export const study = defineCommand({
   examples: [
     ['dsd study collapse --seeds 1', 'every case once: a quarter of an hour on 2 cores'],
     ['dsd study collapse --cases naive,norm --seeds 3', 'the two ends only'],
+    ['dsd study collapse --data fashion-mnist --set data.image=28 --set model.patch=7', 'other pictures; 28 px are 4 x 4 patches of 7'],
     ['dsd study collapse --preset gpu --device cuda --out runs/collapse', 'the large one'],
   ],
   sections: async () => sections(),
@@ -74,7 +75,7 @@ export const study = defineCommand({
       `compute  ${engine.about}`,
       `folder   ${out}`,
     );
-    disk.mkdir(join(out, 'results'));
+    disk.mkdir(join(out, RESULTS));
     const stop = stopOnSignals((line) => progress.note(line), 'keeping the finished runs and stopping. Once more ends at once');
     const rate = progressLine(progress);
     const began = performance.now();
@@ -143,7 +144,7 @@ function checkFolder(out: string): void {
   if (!disk.exists(out)) return;
   if (disk.stat(out).kind !== 'folder') throw new UsageError(`'${out}' is a file: choose another --out`);
   const names = disk.list(out);
-  if (names.length > 0 && !names.includes('results'))
+  if (names.length > 0 && !names.includes(RESULTS))
     throw new UsageError(`'${out}' is not empty and no folder of a study: choose another --out`);
 }
 
@@ -159,14 +160,16 @@ const machineOf = (engine: Engine): RunResult['machine'] => {
   };
 };
 
-/** The live line, with the time left by the rate so far: every picture of every run costs about the same. */
+/** The live line, with the time left by the rate since the first step: every picture of every run costs about the same. */
 function progressLine(progress: Progress): (at: StudyProgress) => void {
-  const began = performance.now();
+  let first: { readonly time: number; readonly trained: number } | undefined;
   return ({ run, images, last, done, of, trained, left }) => {
-    const seconds = (performance.now() - began) / 1000;
+    const time = performance.now();
+    first ??= { time, trained };
+    const seconds = (((time - first.time) / 1000) * left) / (trained - first.trained);
     progress.update(
       `run ${done + 1}/${of} ${run.case.name}, seed ${run.seed}: ${count(images)}/${count(run.config.train.images)}`,
-      `ETA ${duration((seconds / trained) * left)}`,
+      `ETA ${duration(seconds)}`,
       `rank ${last.effectiveRank.toFixed(1)}`,
       `deviation ${figure(last.latentDeviation)}`,
       `L1 ${figure(last.l1)}`,

@@ -2,18 +2,19 @@
  * The collapse study: every case with every seed, each from its first values to the same number of pictures. Within a seed all cases begin with the
  * same weights and see the same pictures in the same order with the same draws. Prints nothing; reports.
  */
-import { basename, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { InterruptedError } from '../core/errors.js';
 import { openData } from '../data/open.js';
 import type { DataSet } from '../data/source.js';
 import type { ModelConfig } from '../dsd/sizes.js';
+import { sweepBundles } from '../io/bundle.js';
 import { acquireLock } from '../io/lock.js';
 import type { Device, DType } from '../torch/index.js';
 import { modelConfig, type RunConfig, type RunSettings, resolveConfig } from '../train/config.js';
 import { blankError } from './blank.js';
 import type { StudyCase } from './cases.js';
 import type { StudyPreset } from './presets.js';
-import { type Machine, ResultStore, type RunResult } from './store.js';
+import { type Machine, RESULTS, ResultStore, type RunResult } from './store.js';
 import { type Point, trainCase } from './train-case.js';
 
 export interface CollapsePlan {
@@ -84,6 +85,7 @@ const nameOf = ({ data: { source, image } }: RunConfig): string => `${basename(r
 export async function collapse(plan: CollapsePlan, options: CollapseOptions): Promise<RunResult[]> {
   const lock = acquireLock(options.out, 'dsd study collapse');
   try {
+    for (const folder of [options.out, join(options.out, RESULTS)]) sweepBundles(folder); // what a kill left
     return await runAll(planRuns(plan), plan.preset, options);
   } finally {
     lock.release();
@@ -107,7 +109,7 @@ async function runAll(
     if (open?.of !== run.data) {
       options.onData(run.data);
       const { source, image, workers, broken } = run.config.data;
-      const data = await openData(source, { size: image, workers, broken });
+      const data = await openData(source, { size: image, workers, broken, onProgress: () => stopIf(signal) });
       open = { of: run.data, data, blank: await blankError(data.train, data.heldOut, measured) };
     }
     const { data, blank } = open;
@@ -115,7 +117,7 @@ async function runAll(
     const left = runs.reduce((sum, { config }, j) => sum + (slots[j] ? 0 : config.train.images), 0);
     const progress = (images: number, last: Point): void =>
       options.onProgress({ run, images, last, done: finished().length, of: runs.length, trained: trained + images, left: left - images });
-    if (signal.aborted) throw new InterruptedError('stopped');
+    stopIf(signal);
     const curve = await trainCase({
       ...{ config: run.config, model, data, device, compute, measured, scale, signal, onProgress: progress },
     });
@@ -127,6 +129,10 @@ async function runAll(
   }
   return finished();
 }
+
+const stopIf = (signal: AbortSignal): void => {
+  if (signal.aborted) throw new InterruptedError('stopped');
+};
 
 const identity = (run: PlannedRun): Pick<RunResult, 'data' | 'case' | 'seed' | 'config'> => ({
   ...{ data: run.data, case: run.case.name, seed: run.seed, config: run.config },

@@ -39,7 +39,7 @@ const study = (settings: RunSettings): RunSettings => merge(merge(PRESETS.toy.se
 
 const small = { width: 64, depth: 4, heads: 2, hidden: 160 };
 const S: RunSettings['model'] = { ...SIZES.S, patch: 8, latent: 16 };
-const gpuTrain: RunSettings['train'] = { images: 200_000, batch: 128, learningRate: 4e-4, warmup: 12_800, targetDecay: 0.995 };
+const gpuTrain: RunSettings['train'] = { images: 102_400, batch: 128, learningRate: 4e-4, warmup: 12_800, targetDecay: 0.995 };
 
 export const STUDY_PRESETS = {
   cpu: {

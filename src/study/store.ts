@@ -57,11 +57,12 @@ const schema = z.object({
     points: z.array(point).min(1),
     diverged: z.string().exactOptional(),
     skipped: z.number(),
-    trainSeconds: z.number(),
     seconds: z.number(),
   }),
 });
 
+/** The folder of results in a study's. */
+export const RESULTS = 'results';
 /** Far above what a run writes. */
 const LIMIT = 2 ** 24;
 
@@ -70,7 +71,7 @@ export class ResultStore {
   private readonly folder: string;
 
   constructor(study: string) {
-    this.folder = join(study, 'results');
+    this.folder = join(study, RESULTS);
   }
 
   private path({ data, case: name, seed }: Pick<RunResult, 'data' | 'case' | 'seed'>): string {

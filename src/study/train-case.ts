@@ -27,8 +27,7 @@ export interface Curve {
   readonly diverged?: string;
   /** Steps not applied, because their gradient was not finite. */
   readonly skipped: number;
-  /** Of training steps alone, and of all. */
-  readonly trainSeconds: number;
+  /** Of all: training and measuring. */
   readonly seconds: number;
 }
 
@@ -65,9 +64,9 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
     points.push(point);
     return point;
   };
-  let [images, skipped, trained] = [0, 0, 0];
+  let [images, skipped] = [0, 0];
   const ended = (diverged?: string): Curve => ({
-    ...{ points, skipped, trainSeconds: trained / 1000, seconds: (performance.now() - began) / 1000 },
+    ...{ points, skipped, seconds: (performance.now() - began) / 1000 },
     ...(diverged === undefined ? {} : { diverged }),
   });
   try {
@@ -79,11 +78,9 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
     while (images < plan.images) {
       if (signal.aborted) throw new InterruptedError('stopped');
       const batch = await loader.next();
-      const step = performance.now();
       accumulator.add(stepper.step(batch, images));
       const before = images;
       images += plan.batch;
-      trained += performance.now() - step;
       if (due(log.evaluate, before, images) || images >= plan.images) {
         const { losses, bad } = accumulator.read();
         skipped += bad.filter(Boolean).length;

@@ -83,18 +83,17 @@ test('cases of one seed begin alike, whichever of them are run; what is measured
 });
 
 test('a mistake is refused before any work, by name', async () => {
-  const refused = async (words: string[], text: RegExp): Promise<void> =>
-    assert.match(exits(await dsd(words, { cwd: folder }), 2).stderr, text);
-  await refused(['study', 'colapse'], /there is no study 'colapse'; did you mean 'collapse'\?/);
-  await refused([...STUDY, '--cases', 'naiv'], /there is no case 'naiv'; did you mean 'naive'\?/);
-  await refused([...STUDY, '--preset', 'gpus'], /there is no preset 'gpus' of a study; did you mean 'gpu'\?/);
-  await refused([...STUDY, '--out', 'pictures'], /'pictures' is not empty and no folder of a study/);
-  // Results of other settings are not mixed with these.
-  await refused(
-    [...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike', '--set', 'train.learningRate=0.5'],
-    /ema\.1\.json' is of other settings: .*learningRate/,
-  );
+  const other = [...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike'];
+  const mistakes: readonly (readonly [words: string[], text: RegExp])[] = [
+    [['study', 'colapse'], /there is no study 'colapse'; did you mean 'collapse'\?/],
+    [[...STUDY, '--cases', 'naiv'], /there is no case 'naiv'; did you mean 'naive'\?/],
+    [[...STUDY, '--preset', 'gpus'], /there is no preset 'gpus' of a study; did you mean 'gpu'\?/],
+    [[...STUDY, '--out', 'pictures'], /'pictures' is not empty and no folder of a study/],
+    // Results of other settings are not mixed with these.
+    [[...other, '--set', 'train.learningRate=0.5'], /ema\.1\.json' is of other settings: config\.train\.learningRate 0\.001, wanted 0\.5/],
+  ];
+  await Promise.all(mistakes.map(async ([words, text]) => assert.match(exits(await dsd(words, { cwd: folder }), 2).stderr, text)));
   writeFileSync(at('alike', 'results', 'pictures-16px.ema.1.json'), '{"data":');
-  const broken = exits(await dsd([...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike'], { cwd: folder }), 1);
+  const broken = exits(await dsd(other, { cwd: folder }), 1);
   assert.match(broken.stderr, /ema\.1\.json' is no result of a study: it is not JSON\. Remove it/);
 });
