@@ -3,20 +3,21 @@
  * runs of seed 0, which no study has, before any run of a published table, and no result changes them.
  *
  * The unit of scale is the noise eps, of deviation 1: of a latent far below it z_t says little, and the noise can be read off z_t; one far above it is
- * hardly noised. A rank alone does not tell: what is left of a latent that shrank to nothing may have a high one. Hence reconstruction is asked too,
- * against the error of one and the same picture for all (blank.ts).
+ * hardly noised. A rank alone does not tell: what is left of a latent that says nothing any more may have a high one. Hence reconstruction is asked too,
+ * against the error of one and the same picture for all (blank.ts). A latent that is small and still decodes well is variance-suppressed; one that says
+ * nothing has collapsed at whatever scale, and such runs swing between scales.
  */
 import type { Curve, Point } from './train-case.js';
 
 export const THRESHOLDS = {
   /** The part of a curve, from its end, over which medians are taken. */
   window: 0.25,
-  /** Variance-suppressed: a deviation below this, a sixteenth of the noise's power. */
-  small: 0.25,
   /** Collapsed: an effective rank below this: hardly more than one direction. */
   rank: 2,
   /** Collapsed too: a reconstruction error above this share of the blank's. */
   blank: 0.75,
+  /** Variance-suppressed: a deviation below this, a sixteenth of the noise's power. */
+  small: 0.25,
   /** Runaway scale: a deviation above this, sixteen times the noise's power. */
   large: 4,
   /** Low rank: an effective rank below this share of the latent's channels. */
@@ -32,8 +33,8 @@ export function ruleInWords(): string[] {
   return [
     `Verdicts, by medians over the last ${100 * window} % of a run (the noise has deviation 1), the first that holds:`,
     '- diverged: latents or gradients stopped being finite;',
-    `- variance-suppressed: deviation of the latent, as it is denoised, below ${small};`,
     `- collapsed: effective rank before LayerNorm below ${rank}, or L1 above ${blank} of that of a blank, the training pictures' median;`,
+    `- variance-suppressed: deviation of the latent, as it is denoised, below ${small};`,
     `- runaway scale: deviation above ${large};`,
     `- low rank: effective rank below ${share} of the channels;`,
     '- healthy: none of these.',
@@ -80,8 +81,8 @@ export interface Yardstick {
 export function verdict(curve: Pick<Curve, 'points' | 'diverged'>, { channels, blank }: Yardstick): Verdict {
   if (curve.diverged !== undefined) return 'diverged';
   const { effectiveRank, latentDeviation, l1 } = ending(curve.points);
-  if (latentDeviation < THRESHOLDS.small) return 'variance-suppressed';
   if (effectiveRank < THRESHOLDS.rank || l1 > THRESHOLDS.blank * blank) return 'collapsed';
+  if (latentDeviation < THRESHOLDS.small) return 'variance-suppressed';
   if (latentDeviation > THRESHOLDS.large) return 'runaway scale';
   return effectiveRank < THRESHOLDS.share * channels ? 'low rank' : 'healthy';
 }
