@@ -169,6 +169,7 @@ const LINEAR = aten('linear');
 const EMBEDDING = aten('embedding');
 const LAYER_NORM = aten('layer_norm');
 const CONV2D = aten('conv2d');
+const CONVOLUTION = aten('_convolution');
 const BATCH_NORM = aten('batch_norm');
 const AVG_POOL = aten('avg_pool2d');
 const ADAPTIVE_POOL = aten('adaptive_avg_pool2d');
@@ -201,6 +202,15 @@ export function conv2d(
   if (Math.abs(Number(groups)) >= 2 ** 31) throw new TypeError(`aten::conv2d: argument 'groups' is beyond 32 bits: ${groups}`);
   return CONV2D.one(h(x), h(weight), optional(bias), stride, padding, dilation, groups);
 }
+/** The same in all of float32, where CUDA's default rounds the factors to 10 bits (TF32); the same input gives the same bits. For measuring. */
+export function exactConv2d(x: Tensor, weight: Tensor, bias: Tensor | null, stride: Pair = 1, padding: Pair = 0): Tensor {
+  const [benchmark, deterministic, cudnn, tf32] = [false, true, true, false];
+  const pair = (value: Pair): Pair => (typeof value === 'number' ? [value, value] : value);
+  return CONVOLUTION.one(
+    ...([h(x), h(weight), optional(bias), pair(stride)] as const),
+    ...[pair(padding), [1, 1], false, [0, 0], 1, benchmark, deterministic, cudnn, tf32],
+  );
+}
 /** Over (B, H, W) of x (B, C, ...); in training the running statistics are moved towards the batch's. */
 export function batchNorm(
   x: Tensor,
@@ -214,8 +224,9 @@ export function batchNorm(
 ): Tensor {
   return BATCH_NORM.one(h(x), optional(weight), optional(bias), optional(runningMean), optional(runningVar), training, momentum, eps, true);
 }
-export function avgPool2d(x: Tensor, kernel: Pair, stride: Pair = kernel, padding: Pair = 0): Tensor {
-  return AVG_POOL.one(h(x), kernel, stride, padding);
+/** Whether the zeros around a picture count in the mean is `countPadding`. */
+export function avgPool2d(x: Tensor, kernel: Pair, stride: Pair = kernel, padding: Pair = 0, countPadding = true): Tensor {
+  return AVG_POOL.one(h(x), kernel, stride, padding, false, countPadding);
 }
 export function adaptiveAvgPool2d(x: Tensor, size: Pair): Tensor {
   return ADAPTIVE_POOL.one(h(x), size);

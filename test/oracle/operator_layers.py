@@ -93,6 +93,14 @@ def layers():
     c.no(x(), w(), U, Bad("fraction"))
     c.no(x(), w(), U, Bad("object"))
     c.no(x(), w(), U, 1, 0, 1, 3)
+    c = function("exactConv2d")
+    for arguments in ((x(), w(), None), (x(), w(), c.f(3), 2, 1), (x(), w(), c.f(3), [2, 1], [1, 0]), (c.strided(2, 2, 5, 4), w(), None)):
+        c.ok(*arguments)
+    c.ok(c.f32(1, 2, 4, 4), c.f32(3, 2, 3, 3), c.f32(3), 1, 1, loose=4e-6)
+    c.no(x(), c.f(3, 3, 3, 3), None)
+    c.no(x(), w(), c.f(2))
+    c.no(x(), w(), None, 0)
+    c.no(x(), w(), None, Bad("fraction"))
     c = function("batchNorm")
     for arguments in ((c.f(4, 3), c.f(3), c.positive(3)), (c.f(2, 3, 2, 2), c.f(3), c.positive(3), c.f(3), c.f(3)),
                       (c.f(4, 3), c.f(3), c.positive(3), U, U, True),
@@ -110,6 +118,8 @@ def layers():
                           (c.distinct(1, 2, 5, 5), 3, [2, 1], 1), (c.distinct(2, 4, 4), 2),
                           (c.distinct(1, 1, 4, 4, dtype="float32"), 2, U, 1)):
             c.ok(*arguments)
+        if name == "avgPool2d":
+            c.ok(c.distinct(1, 2, 5, 5), 3, [2, 1], 1, False)
         c.no(c.f(4, 4), 2)
         c.no(c.f(1, 1, 4, 4), 2, 1, 2)
         c.no(c.f(1, 1, 4, 4), 0)

@@ -152,8 +152,9 @@ def draws(normal):
 
 
 def pool(function):
-    def run(x, kernel, stride=None, padding=0):
-        return function(x, kernel, kernel if stride is None else stride, 0 if padding is None else padding)
+    def run(x, kernel, stride=None, padding=0, count=None):
+        more = {} if count is None else {"count_include_pad": count}
+        return function(x, kernel, kernel if stride is None else stride, 0 if padding is None else padding, **more)
     return run
 
 
@@ -237,7 +238,7 @@ FUNCTIONS = {
     "einsum": lambda equation, xs: torch.einsum(equation, *xs), "linear": lambda x, w, b=None: F.linear(x, w, b),
     "embedding": lambda w, i: F.embedding(i, w),
     "layerNorm": lambda x, n, w=None, b=None, eps=1e-5: F.layer_norm(x, n, w, b,
-            or_else(eps, 1e-5)), "conv2d": conv2d, "batchNorm": batch_norm,
+            or_else(eps, 1e-5)), "conv2d": conv2d, "exactConv2d": conv2d, "batchNorm": batch_norm,
     "avgPool2d": pool(F.avg_pool2d), "maxPool2d": pool(F.max_pool2d), "adaptiveAvgPool2d": lambda x, n: F.adaptive_avg_pool2d(x, n),
     "upsampleBilinear2d": lambda x, n: F.interpolate(x, n, mode="bilinear", align_corners=False), "crossEntropy": cross_entropy,
     "l1Loss": lambda x, y, r="mean": F.l1_loss(x, y, reduction=or_else(r, "mean")),
