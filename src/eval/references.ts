@@ -9,7 +9,7 @@
  */
 import { FailureError, UsageError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
-import { type NpzArray, npzNames, readNpz, writeNpz } from '../io/npz.js';
+import { type NpzArray, type NpzRows, npzNames, openNpzRows, readNpz, writeNpz } from '../io/npz.js';
 import type { Statistics } from './moments.js';
 
 /** What a file of reference statistics holds. */
@@ -22,7 +22,7 @@ export interface ReferenceStatistics {
   readonly spatial: Statistics | undefined;
   /** Pooled features of pictures of the set, row by row. */
   readonly features: { readonly shape: readonly [M: number, D: number]; readonly data: Float32Array } | undefined;
-  /** Whether there are pictures too (`arr_0`), from which any features can be taken: `readSamples`. */
+  /** Whether there are pictures too (`arr_0`), from which any features can be taken: `openSamples`. */
   readonly samples: boolean;
   /** What a reader of distances from this reference must know. */
   readonly warnings: readonly string[];
@@ -112,28 +112,28 @@ export function writeReference(path: string, content: ReferenceContent, disk: Di
   writeNpz(path, arrays, disk);
 }
 
-/** Pictures of a file of samples: (M, H, W, ch), 1 or 3 channels. */
-export interface Samples {
+/** Pictures of a file of samples: uint8, 1 or 3 channels. The caller's to close. */
+export interface Samples extends NpzRows {
   readonly shape: readonly [count: number, height: number, width: number, channels: number];
-  readonly data: Uint8Array;
 }
 
 /**
- * Reads the pictures in `arr_0`, where ADM's sampling programs and `dsd sample` put them.
+ * Opens the pictures in `arr_0`, where ADM's sampling programs and `dsd sample` put them. Read in order, some at a time, they may take more than
+ * memory has.
  * @throws UsageError for a file without them; FailureError where they are no pictures; NpzError, DiskError
  */
-export function readSamples(path: string, disk: Disk = realDisk): Samples {
+export function openSamples(path: string, disk: Disk = realDisk): Samples {
   const names = npzNames(path, disk);
   if (!names.includes('arr_0'))
     throw new UsageError(`${path} has no pictures: it lacks 'arr_0', and has ${names.map(quoted).join(', ') || 'nothing'}`);
-  const { dtype, shape, data } = readNpz(path, ['arr_0'], disk).get('arr_0') as NpzArray;
-  const [count = 0, , , channels] = shape;
-  if (dtype !== 'uint8' || shape.length !== 4 || (channels !== 1 && channels !== 3) || shape.includes(0))
-    throw new FailureError(
-      `${path}: 'arr_0' is ${dtype} of the shape (${shape.join(', ')}), and pictures are uint8 (number, height, width, 1 or 3 channels)` +
-        `${count === 0 ? ', at least one of them' : ''}`,
-    );
-  return { shape: shape as unknown as Samples['shape'], data };
+  const rows = openNpzRows(path, 'arr_0', disk);
+  const { shape } = rows;
+  const [, , , channels] = shape;
+  if (shape.length === 4 && (channels === 1 || channels === 3) && !shape.includes(0)) return rows as Samples;
+  rows.close();
+  throw new FailureError(
+    `${path}: 'arr_0' has the shape (${shape.join(', ')}), and pictures have (number, height, width, 1 or 3 channels), none of them 0`,
+  );
 }
 
 /** The arrays of one file, taken out as what they must be. */

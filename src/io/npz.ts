@@ -4,7 +4,7 @@
  * before memory is taken, checksums are verified, and object arrays (pickles) do not exist here.
  */
 import { FailureError } from '../core/errors.js';
-import { type Disk, disk as realDisk } from './disk.js';
+import { type Disk, type OpenFile, disk as realDisk } from './disk.js';
 import { CENTRAL, crc32, END, END64, type Fail, FULL, LOCAL, LOCATOR64, openZip, type Zip, type ZipEntry } from './zip.js';
 
 /** A file is not an archive of plain arrays, or arrays cannot be written as given. */
@@ -24,6 +24,8 @@ const TYPES = {
   int64: { descr: '<i8', width: 8, view: BigInt64Array },
 } as const;
 
+/** NumPy's headers take 128 bytes; what is longer is none. */
+const MAX_HEADER = 65535;
 const MIDNIGHT_1980 = 0x00210000; // the zip format's first date, so that equal arrays give equal files
 
 /**
@@ -92,55 +94,123 @@ function npyHeader({ dtype, shape }: NpzArray): Uint8Array {
  *   DiskError if it cannot be read
  */
 export function readNpz(path: string, names?: readonly string[], disk: Disk = realDisk): Map<string, NpzArray> {
-  return withArchive(path, disk, (zip, entries, fail) => {
+  const file = disk.open(path);
+  try {
+    const { zip, entries, fail } = archive(path, file);
     const arrays = new Map<string, NpzArray>();
     for (const name of names ?? entries.keys()) {
-      const entry = entries.get(name);
-      if (!entry) throw new NpzError(`${path} has no array ${JSON.stringify(name)}; it has ${[...entries.keys()].join(', ') || 'none'}`);
+      const bytes = zip.unpack(entries.get(name) ?? missing(path, name, entries));
       arrays.set(
         name,
-        parseNpy(zip.unpack(entry), (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
+        parseNpy(bytes, (problem) => fail(`array ${JSON.stringify(name)}: ${problem}`)),
       );
     }
     return arrays;
-  });
-}
-
-/** The names of the arrays in a file, in the order of its directory; the arrays are not looked at. @throws NpzError, DiskError as `readNpz` */
-export function npzNames(path: string, disk: Disk = realDisk): string[] {
-  return withArchive(path, disk, (_, entries) => [...entries.keys()]);
-}
-
-/** Opens a file for as long as `use` takes. The entries' names are those of the arrays. */
-function withArchive<T>(path: string, disk: Disk, use: (zip: Zip, entries: ReadonlyMap<string, ZipEntry>, fail: Fail) => T): T {
-  const fail = (problem: string): never => {
-    throw new NpzError(`${path} is not a valid .npz file: ${problem}`);
-  };
-  const file = disk.open(path);
-  try {
-    const zip = openZip(file, fail);
-    const entries = new Map(
-      [...zip.entries].map(([name, entry]) => [
-        name.endsWith('.npy') ? name.slice(0, -4) : fail(`its entry ${JSON.stringify(name)} is not an array (.npy)`),
-        entry,
-      ]),
-    );
-    return use(zip, entries, fail);
   } finally {
     file.close();
   }
 }
 
+/** The names of the arrays in a file, in the order of its directory; the arrays are not looked at. @throws NpzError, DiskError as `readNpz` */
+export function npzNames(path: string, disk: Disk = realDisk): string[] {
+  const file = disk.open(path);
+  try {
+    return [...archive(path, file).entries.keys()];
+  } finally {
+    file.close();
+  }
+}
+
+/** An array of bytes, row by row: one row is all at one place of the first dimension. */
+export interface NpzRows {
+  readonly shape: readonly number[];
+  /** Rows first, first + 1, ..., as many as `count`. @throws RangeError for rows that there are not; NpzError, DiskError */
+  read(first: number, count: number): Uint8Array;
+  close(): void;
+}
+
+/**
+ * Opens an array of uint8 that may be larger than memory: 50,000 pictures of 256 px take 10 GB. A stored one is read piece by piece, and its
+ * checksum verified when rows were read from the first to the last in order; a deflated one is unpacked here.
+ * @throws NpzError as `readNpz`, for another element type, or for an array without rows; DiskError
+ */
+export function openNpzRows(path: string, name: string, disk: Disk = realDisk): NpzRows {
+  const file = disk.open(path);
+  try {
+    const { zip, entries, fail } = archive(path, file);
+    const entry = entries.get(name) ?? missing(path, name, entries);
+    const wrong = (problem: string): never => fail(`array ${JSON.stringify(name)}: ${problem}`);
+    const whole = entry.method === 0 ? undefined : zip.unpack(entry);
+    const part = (position: number, length: number) => whole?.subarray(position, position + length) ?? zip.part(entry, position, length);
+    const head = part(0, Math.min(entry.size, MAX_HEADER + 12));
+    const { dtype, shape, start } = parseHeader(head, entry.size, wrong);
+    const [rows = 0] = shape;
+    if (dtype !== 'uint8' || rows === 0)
+      throw new NpzError(`${path}: array ${JSON.stringify(name)} holds no rows of uint8: ${dtype} [${shape}]`);
+    const width = (entry.size - start) / rows;
+    let [seen, sum] = [0, crc32(head.subarray(0, start), 0)];
+    const read = (first: number, count: number): Uint8Array => {
+      if (!(Number.isInteger(first) && Number.isInteger(count) && first >= 0 && count >= 0 && first + count <= rows))
+        throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
+      const bytes = part(start + first * width, count * width);
+      if (!whole && first === seen) {
+        sum = crc32(bytes, sum);
+        seen += count;
+        if (seen === rows && sum !== entry.sum) wrong('it is damaged: its checksum differs');
+      }
+      return bytes;
+    };
+    return { shape, read, close: () => file.close() };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+type Entries = ReadonlyMap<string, ZipEntry>;
+
+/** An open file as an archive. The entries' names are those of the arrays. */
+function archive(path: string, file: OpenFile): { zip: Zip; entries: Entries; fail: Fail } {
+  const fail = (problem: string): never => {
+    throw new NpzError(`${path} is not a valid .npz file: ${problem}`);
+  };
+  const zip = openZip(file, fail);
+  const named = [...zip.entries].map(
+    ([name, entry]) =>
+      [name.endsWith('.npy') ? name.slice(0, -4) : fail(`its entry ${JSON.stringify(name)} is not an array (.npy)`), entry] as const,
+  );
+  return { zip, entries: new Map(named), fail };
+}
+
+function missing(path: string, name: string, entries: Entries): never {
+  throw new NpzError(`${path} has no array ${JSON.stringify(name)}; it has ${[...entries.keys()].join(', ') || 'none'}`);
+}
+
 /** One array out of its `.npy` bytes. */
 function parseNpy(bytes: Uint8Array<ArrayBuffer>, fail: Fail): NpzArray {
+  const { dtype, shape, start } = parseHeader(bytes, bytes.byteLength, fail);
+  // A copy, since the data may lie at an offset that the element type does not divide.
+  return { dtype, shape, data: new TYPES[dtype].view(bytes.slice(start).buffer) } as NpzArray;
+}
+
+interface Header {
+  readonly dtype: NpzArray['dtype'];
+  readonly shape: readonly number[];
+  /** Where the data begin. */
+  readonly start: number;
+}
+
+/** What the first bytes of a `.npy` of `size` bytes say; they must hold the whole header. */
+function parseHeader(bytes: Uint8Array<ArrayBuffer>, size: number, fail: Fail): Header {
   if (bytes.byteLength < 12 || String.fromCharCode(...bytes.subarray(0, 6)) !== '\x93NUMPY') fail('it does not start as a .npy');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const version = bytes[6]!;
   if (version < 1 || version > 3) fail(`its .npy version ${version} is unknown`);
-  const start = version === 1 ? 10 : 12;
+  const from = version === 1 ? 10 : 12;
   const length = version === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
-  if (length > 65535 || start + length > bytes.byteLength) fail('its header is cut off or too long');
-  const header = new TextDecoder('latin1').decode(bytes.subarray(start, start + length));
+  const start = from + length;
+  if (length > MAX_HEADER || start > bytes.byteLength) fail('its header is cut off or too long');
+  const header = new TextDecoder('latin1').decode(bytes.subarray(from, start));
   // The three keys in the order in which NumPy has always written them.
   const pattern = /^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(((?:\d{1,16}(?:, ?\d{1,16})*,?)?)\),? ?\} *\n$/;
   const [, descr = '', fortran = '', tuple = ''] =
@@ -149,12 +219,9 @@ function parseNpy(bytes: Uint8Array<ArrayBuffer>, fail: Fail): NpzArray {
   if (fortran === 'True' && shape.length > 1) fail('it is stored by columns; save it again after numpy.ascontiguousarray');
   const dtype = (Object.keys(TYPES) as (keyof typeof TYPES)[]).find((type) => TYPES[type].descr === descr);
   if (!dtype) return fail(`its element type ${descr} is not supported; save it as uint8, float32, float64 or int64`);
-  const count = product(shape);
-  const { width, view: View } = TYPES[dtype];
-  if (count * width !== bytes.byteLength - start - length)
-    fail(`its shape [${shape}] takes ${count * width} bytes and it has ${bytes.byteLength - start - length}`);
-  // A copy, since the data may lie at an offset that the element type does not divide.
-  return { dtype, shape, data: new View(bytes.slice(start + length).buffer) } as NpzArray;
+  const wanted = product(shape) * TYPES[dtype].width;
+  if (wanted !== size - start) fail(`its shape [${shape}] takes ${wanted} bytes and it has ${size - start}`);
+  return { dtype, shape, start };
 }
 
 /** Elements of a shape; NaN where it is none or its size is not exact as a number, which equals no count. */

@@ -37,6 +37,8 @@ export interface Zip {
   readonly entries: ReadonlyMap<string, ZipEntry>;
   /** An entry's bytes, checked against its checksum; perhaps a part of a longer buffer. */
   unpack(entry: ZipEntry): Uint8Array<ArrayBuffer>;
+  /** Some bytes of an entry that is stored (method 0), not checked: of entries that are larger than memory. */
+  part(entry: ZipEntry, position: number, length: number): Uint8Array<ArrayBuffer>;
 }
 
 type Slice = (position: number, length: number) => DataView<ArrayBuffer>;
@@ -47,7 +49,14 @@ export function openZip(file: OpenFile, fail: Fail): Zip {
     if (!(position >= 0 && length >= 0 && position + length <= file.size)) fail('it is cut off');
     return new DataView(file.read(position, length).buffer);
   };
-  return { entries: directoryOf(file.size, slice, fail), unpack: (entry) => unpack(entry, slice, fail) };
+  return {
+    entries: directoryOf(file.size, slice, fail),
+    unpack: (entry) => unpack(entry, slice, fail),
+    part: (entry, position, length) => {
+      if (entry.method !== 0 || position + length > entry.size) fail(`its entry ${JSON.stringify(entry.name)} has no such part`);
+      return new Uint8Array(slice(startOf(entry, slice, fail) + position, length).buffer);
+    },
+  };
 }
 
 function directoryOf(fileSize: number, slice: Slice, fail: Fail): Map<string, ZipEntry> {
@@ -121,14 +130,21 @@ function entryAt(table: DataView<ArrayBuffer>, p: number, nameLength: number, ex
   };
 }
 
-function unpack(entry: ZipEntry, slice: Slice, fail: Fail): Uint8Array<ArrayBuffer> {
-  const { name, method, sum, packed, size, offset } = entry;
+/** Where the contents of an entry begin. */
+function startOf({ name, method, packed, size, offset }: ZipEntry, slice: Slice, fail: Fail): number {
   const quoted = JSON.stringify(name);
   const local = slice(offset, 30);
   if (local.getUint32(0, true) !== LOCAL) fail(`its entry ${quoted} is not where the directory says`);
   if (method === 0 ? packed !== size : method !== 8) fail(`its entry ${quoted} is packed in an unknown way (method ${method})`);
+  return offset + 30 + local.getUint16(26, true) + local.getUint16(28, true);
+}
+
+function unpack(entry: ZipEntry, slice: Slice, fail: Fail): Uint8Array<ArrayBuffer> {
+  const { name, method, sum, packed, size } = entry;
+  const quoted = JSON.stringify(name);
+  const start = startOf(entry, slice, fail);
   if (size > packed * MAX_RATIO) fail(`its entry ${quoted} claims to unpack from ${packed} bytes to ${size}`);
-  let bytes = new Uint8Array(slice(offset + 30 + local.getUint16(26, true) + local.getUint16(28, true), packed).buffer);
+  let bytes = new Uint8Array(slice(start, packed).buffer);
   if (method === 8) {
     try {
       const inflated = zlib.inflateRawSync(bytes, { maxOutputLength: Math.max(1, size) });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { FailureError, UsageError } from '../../src/core/errors.js';
 import { frechet } from '../../src/eval/frechet.js';
-import { type Expected, readReference, readSamples, writeReference } from '../../src/eval/references.js';
+import { type Expected, openSamples, readReference, writeReference } from '../../src/eval/references.js';
 import { DiskError } from '../../src/io/disk-error.js';
 import { type NpzArray, npzNames, readNpz, writeNpz } from '../../src/io/npz.js';
 import { setThreads } from '../../src/torch/index.js';
@@ -53,7 +53,9 @@ test('what is written is read again, is the same file each time, and has the arr
   assert.ok(readFileSync(place('a.npz')).equals(readFileSync(place('b.npz'))));
   const found = readReference(place('a.npz'), { ...inception, extractor: 'nsfwjs-mixed7' });
   assert.deepEqual({ ...found }, { ...content, spatial: { ...spatial, count: 5000 }, samples: true, warnings: [] });
-  assert.deepEqual(readSamples(place('a.npz')), samples);
+  const pictures = openSamples(place('a.npz'));
+  assert.deepEqual([pictures.shape, pictures.read(0, 2)], [samples.shape, samples.data]);
+  pictures.close();
   assert.deepEqual(npzNames(place('a.npz')), ['arr_0', 'mu', 'sigma', 'mu_s', 'sigma_s', 'extractor', 'count', 'features']);
   writeReference(place('least.npz'), { extractor: 'é', pooled });
   assert.deepEqual(readReference(place('least.npz'), { extractor: 'é', dimension: 8 }), {
@@ -85,7 +87,7 @@ test('a file without the arrays says what it has', () => {
   refused(UsageError, /lacks 'sigma', and has 'mu'\.?$/, () => readReference(place('half.npz'), inception));
   writeNpz(place('none.npz'), new Map());
   refused(UsageError, /has nothing/, () => readReference(place('none.npz'), inception));
-  refused(UsageError, /has no pictures: it lacks 'arr_0', and has 'mu'/, () => readSamples(place('half.npz')));
+  refused(UsageError, /has no pictures: it lacks 'arr_0', and has 'mu'/, () => openSamples(place('half.npz')));
   writeFileSync(place('text.npz'), 'no archive');
   refused(FailureError, /text\.npz is not a valid \.npz file/, () => readReference(place('text.npz'), inception));
   assert.throws(() => readReference(place('missing.npz'), inception), DiskError);
@@ -134,14 +136,16 @@ test('a covariance in float32 is read with a warning', () => {
 
 test('samples that are no pictures are refused', () => {
   const cases: [NpzArray, RegExp][] = [
-    [{ dtype: 'uint8', shape: [2, 4, 4], data: new Uint8Array(32) }, /uint8 of the shape \(2, 4, 4\)/],
+    [{ dtype: 'uint8', shape: [2, 4, 4], data: new Uint8Array(32) }, /'arr_0' has the shape \(2, 4, 4\)/],
     [{ dtype: 'uint8', shape: [1, 4, 4, 2], data: new Uint8Array(32) }, /1 or 3 channels/],
-    [{ dtype: 'uint8', shape: [0, 4, 4, 3], data: new Uint8Array(0) }, /at least one of them/],
-    [{ dtype: 'float32', shape: [1, 4, 4, 3], data: new Float32Array(48) }, /'arr_0' is float32/],
+    [{ dtype: 'uint8', shape: [0, 4, 4, 3], data: new Uint8Array(0) }, /holds no rows of uint8: uint8 \[0,4,4,3\]/],
+    [{ dtype: 'float32', shape: [1, 4, 4, 3], data: new Float32Array(48) }, /holds no rows of uint8: float32/],
   ];
   for (const [array, pattern] of cases) {
     writeNpz(place('odd.npz'), new Map([['arr_0', array]]));
-    refused(FailureError, pattern, () => readSamples(place('odd.npz')));
+    refused(FailureError, pattern, () => openSamples(place('odd.npz')));
   }
-  assert.deepEqual(readSamples(adm).shape, [3, 5, 5, 3]);
+  const pictures = openSamples(adm);
+  assert.deepEqual(pictures.shape, [3, 5, 5, 3]);
+  pictures.close();
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
-import { type NpzArray, NpzError, readNpz, writeNpz } from '../../src/io/npz.js';
+import { type NpzArray, NpzError, npzNames, openNpzRows, readNpz, writeNpz } from '../../src/io/npz.js';
 import { tableCrc32 } from '../../src/io/zip.js';
 
 let folder = '';
@@ -34,6 +34,46 @@ test('what NumPy wrote is read, stored and deflated', () => {
 test('only the arrays asked for are read, so that an unreadable neighbour does no harm', () => {
   assert.deepEqual([...readNpz(fixture('objects'), ['plain'])], [['plain', { dtype: 'uint8', shape: [1], data: Uint8Array.of(1) }]]);
   assert.throws(() => readNpz(fixture('stored'), ['arr_1']), /has no array "arr_1"; it has arr_0, mu, label, scalar, none/);
+});
+
+test('an array is read row by row, stored or deflated, and the checksum still counts', () => {
+  const all = written[0]![1].data as Uint8Array; // arr_0: two rows of 36
+  for (const name of ['stored', 'deflated']) {
+    assert.deepEqual(npzNames(fixture(name)).slice(0, 2), ['arr_0', 'mu']);
+    const rows = openNpzRows(fixture(name), 'arr_0');
+    assert.deepEqual(rows.shape, [2, 3, 4, 3]);
+    assert.deepEqual([...rows.read(1, 1)], [...all.subarray(36)], 'in any order');
+    assert.deepEqual([...rows.read(0, 1), ...rows.read(1, 1)], [...all]);
+    assert.equal(rows.read(2, 0).length, 0);
+    for (const [first, count] of [
+      [0, 3],
+      [-1, 1],
+      [0.5, 1],
+      [3, 0],
+    ] as const)
+      assert.throws(() => rows.read(first, count), RangeError);
+    rows.close();
+  }
+  const path = join(folder, 'rows.npz');
+  const large = new Uint8Array(300 * 1000).map((_, i) => i * 7);
+  writeNpz(
+    path,
+    new Map([
+      ['arr_0', { dtype: 'uint8', shape: [300, 1000], data: large }],
+      ['none', zeros[1]],
+    ]),
+  );
+  const file = fs.readFileSync(path);
+  file[200_000]! ^= 1;
+  fs.writeFileSync(path, file);
+  const rows = openNpzRows(path, 'arr_0');
+  rows.read(0, 250);
+  assert.throws(() => rows.read(250, 50), /rows\.npz is not a valid \.npz file: array "arr_0": it is damaged: its checksum differs/);
+  rows.close();
+  assert.throws(() => openNpzRows(path, 'none'), /array "none" holds no rows of uint8: float64/);
+  assert.throws(() => openNpzRows(path, 'other'), /has no array "other"; it has arr_0, none/);
+  fs.truncateSync(path, 100_000);
+  assert.throws(() => openNpzRows(path, 'arr_0'), NpzError);
 });
 
 test('pickles, columns and other types are refused by name', () => {
