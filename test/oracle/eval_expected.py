@@ -6,7 +6,7 @@ Needs numpy, scipy and scikit-image (Debian: python3-scipy, python3-skimage); ab
 it is taken too, and both must agree.
 
 numerics.npz has what goes in and what must come out, under dotted names:
-    gaussian.<case>.{mean1,cov1,mean2,cov2,distance}    `rotated` and `lines` have distances that follow from how they are made; `plane`
+    gaussian.<case>.{mean1,cov1,mean2,cov2,distance}    `rotated`, `steep` and `lines` have distances that follow from how they are made; `plane`
                                                         has a closed form; `full` is scipy's general square root
     set.<case>.{real,fake}                              features; of the case `torch` they lie in features.npz
     set.<case>.{frechet,precision<k>,recall<k>,kid}     kid (mean, deviation) of 10 subsets of 25 under seed 7; `kid.all` is of the whole sets
@@ -89,6 +89,10 @@ def gaussians():
     v1, v2 = 10.0 ** numpy.arange(0, -18, -2), 10.0 ** numpy.array([-1, -3, 1, -2, -16, -5, -9, -14, -12.0])
     gaussian("rotated", mean1, turn * v1 @ turn.T, mean2, turn * v2 @ turn.T,
              ((mean1 - mean2) ** 2).sum() + ((numpy.sqrt(v1) - numpy.sqrt(v2)) ** 2).sum())
+    # a few directions that both share, and many of little variance in which they differ: roots of squares would lose the distance
+    turn = scipy.stats.ortho_group.rvs(40, random_state=2)
+    v1, v2 = numpy.array([1, 2, 3, 4] + 36 * [1e-6]), numpy.array([1, 2, 3, 4] + 36 * [4e-6])
+    gaussian("steep", numpy.zeros(40), turn * v1 @ turn.T, numpy.zeros(40), turn * v2 @ turn.T, 36e-6)
     u, v = random.normal(size=5), random.normal(size=5)
     gaussian("lines", u, numpy.outer(u, u), v, numpy.outer(v, v), ((u - v) ** 2).sum() + u @ u + v @ v - 2 * abs(u @ v))
     s1, s2 = numpy.array([[2, 0.5], [0.5, 1.0]]), numpy.array([[1, -0.8], [-0.8, 3.0]])
