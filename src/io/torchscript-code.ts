@@ -36,6 +36,7 @@ export class TensorView {
   ) {}
 }
 
+/** One program, which is run once. Every problem with it goes to `stop`. */
 export class Program {
   private readonly view: DataView;
   private readonly stack: Value[] = [];
