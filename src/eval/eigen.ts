@@ -1,4 +1,4 @@
-/** Symmetric eigendecomposition in float64 on the CPU, by LAPACK. The only decomposition that evaluation uses: no general square root. */
+/** Symmetric eigendecomposition in float64 on the CPU, by LAPACK: of covariances nothing else is ever taken, a general matrix root least of all. */
 import { eigh, scope, type Tensor, tensor } from '../torch/index.js';
 
 export interface Eigen {
