@@ -207,6 +207,7 @@ function step(weights: Weights, x: Tensor, each: Step): Tensor {
 /** Pieces of at most 16 pictures: as (b, 3, 299, 299) float32 in the range of pixels, resized, on the device. @throws UsageError for other channels */
 export function inPieces(pixels: Tensor, device: Device, grid: Grid, use: (x: Tensor, first: number, count: number) => void): void {
   const [count = 0, , , channels] = pixels.shape;
+  if (pixels.dtype !== 'uint8') throw new TypeError(`Inception takes uint8 pixels, found ${pixels.dtype}`);
   if (pixels.shape.length !== 4 || (channels !== 1 && channels !== 3))
     throw new UsageError(`Inception takes pictures with 1 or 3 channels, found ${channels}`);
   noGrad(() => {

@@ -109,5 +109,7 @@ test('without a file the message says which one to give, and how', () => {
   }
   const extractor = Inception2015.open(path, 'cpu');
   assert.throws(() => extractor.features(zeros([1, 8, 8, 4], { dtype: 'uint8' })), /1 or 3 channels, found 4/);
+  assert.throws(() => extractor.features(zeros([1, 8, 8, 3])), /takes uint8 pixels, found float32/);
+  assert.deepEqual(extractor.features(zeros([0, 8, 8, 3], { dtype: 'uint8' })).pooled.shape, [0, 2048]);
   extractor.dispose();
 });
