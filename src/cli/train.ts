@@ -187,9 +187,12 @@ function presetSection(): Section {
   return { heading: 'Presets', lines: hanging(rows, Math.min(process.stdout.columns ?? 80, 110)) };
 }
 
+/** Milliseconds within which a second signal is the echo of the first: npx passes Ctrl-C on to a process that the terminal has sent it to already. */
+const ECHO = 300;
+
 /**
- * The first SIGINT or SIGTERM asks the trainer to save and stop. The second ends the process at once: by this handler if both came within one
- * step, else by the system's own, so that a step that hangs cannot hold it up.
+ * The first SIGINT or SIGTERM asks the trainer to save and stop. The second ends the process at once, by the system's own handler, so that a step
+ * that hangs cannot hold it up. What comes before the first is answered, or as its echo, is the same wish: to lose the work to it would be worse.
  */
 function stopOnSignals(note: (line: string) => void): { signal: AbortSignal; release: () => void } {
   const controller = new AbortController();
@@ -198,9 +201,11 @@ function stopOnSignals(note: (line: string) => void): { signal: AbortSignal; rel
     for (const { name, handler } of handlers) process.off(name, handler);
   };
   const take = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    if (controller.signal.aborted) return;
     controller.abort();
     note(`${name}: finishing the step and saving. Once more ends at once, without saving`);
+    // Not by a timer, which a long step would hold up, and the second signal with it.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ECHO);
     setImmediate(release);
   };
   for (const { name, handler } of handlers) process.on(name, handler);
