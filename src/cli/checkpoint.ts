@@ -13,7 +13,7 @@ const ACTIONS = ['list', 'verify', 'prune'] as const;
 export const checkpoint = defineCommand({
   name: 'checkpoint',
   about:
-    'Looks at the checkpoints of a run: list tells what each holds, verify reads every byte of them, prune removes all but the newest. A checkpoint that is not whole is never gone on from.',
+    'Looks at the checkpoints of a run: list tells what each holds, verify reads every byte of them, prune removes all but the newest, of which it has read every byte. A checkpoint that is not whole is never gone on from.',
   operands: { names: 'list|verify|prune RUN', min: 2, max: 2 },
   flags: {
     keep: { kind: 'whole', value: 'N', min: 1, about: 'prune: so many of the newest whole ones stay; 1 if not given' },
@@ -29,10 +29,13 @@ export const checkpoint = defineCommand({
     if (run === undefined || !disk.exists(run) || disk.stat(run).kind !== 'folder') throw new UsageError(`there is no run folder '${run}'`);
     if (flags.keep !== undefined && action !== 'prune') throw new UsageError('--keep is for dsd checkpoint prune');
     const checkpoints = new Checkpoints(run);
+    const progress = openProgress(flags);
+    const check = (path: string) => checkpoints.problem(path, (done, of) => progress.update(`${path}: ${Math.floor((100 * done) / of)} %`));
     if (action === 'prune') {
       const lock = acquireLock(run, 'removing checkpoints');
       try {
-        const gone = [...checkpoints.prune(flags.keep ?? 1), ...checkpoints.sweep()];
+        const gone = [...checkpoints.prune(flags.keep ?? 1, (path) => check(path) === undefined), ...checkpoints.sweep()];
+        progress.clear();
         const left = checkpoints.list().map(({ path }) => path);
         if (flags.json) printJson({ removed: gone, left });
         else print(...gone.map((path) => `removed ${path}`), `${counted(left.length, 'checkpoint')} left`);
@@ -41,13 +44,8 @@ export const checkpoint = defineCommand({
       }
       return;
     }
-    const progress = openProgress(flags);
     const found = checkpoints.list().map((each) => {
-      const problem =
-        each.problem ??
-        (action === 'verify'
-          ? checkpoints.problem(each.path, (done, of) => progress.update(`${each.path}: ${Math.floor((100 * done) / of)} %`))
-          : undefined);
+      const problem = each.problem ?? (action === 'verify' ? check(each.path) : undefined);
       return { ...each, ...(problem === undefined ? {} : { problem }) };
     });
     progress.clear();

@@ -32,8 +32,10 @@ const schema = z.strictObject({
   unlogged: count,
   classes: z.array(z.string()),
   pictures: z.strictObject({ train: count, heldOut: count }),
-  /** Held-out PSNR of per-patch PCA, dB. */
-  pcaPsnr: z.number(),
+  /** Hashes of what the run was made from and does not hold (origin.ts). Those of the first runs have none. */
+  origin: z.strictObject({ pictures: z.string(), perceptual: z.string().optional() }).optional(),
+  /** Held-out PSNR of per-patch PCA, dB. Of pictures that it loses nothing of it is no number. */
+  pcaPsnr: z.number().nullable(),
   /** The last measurement on held-out pictures; numbers that are none are null. */
   evaluation: z
     .strictObject({
@@ -50,6 +52,9 @@ const schema = z.strictObject({
     compute: z.enum(['float32', 'bfloat16']),
     threads: count,
     micro: count,
+    /** Of a run on the CPU: what multiplies. */
+    processor: z.string().optional(),
+    blas: z.string().optional(),
   }),
   saved: z.string(),
   config: z.unknown(),
@@ -117,15 +122,17 @@ export class Checkpoints {
   list(): Found[] {
     if (!this.disk.exists(this.folder)) return [];
     const names = this.disk.list(this.folder).filter((name) => /^\d{12,}$/.test(name));
-    return names.map((name) => this.look(name)).sort((a, b) => b.images - a.images);
+    return names.flatMap((name) => this.look(name) ?? []).sort((a, b) => b.images - a.images);
   }
 
-  private look(name: string): Found {
+  /** Undefined if it is gone: the thread that saves prunes while others look, and so does another process. */
+  private look(name: string): Found | undefined {
     const [path, images] = [join(this.folder, name), Number(name)];
     try {
       const bytes = [...readManifest(path, this.disk).files.values()].reduce((sum, { size }) => sum + size, 0);
       return { path, images, bytes };
     } catch (error) {
+      if (!this.disk.exists(path)) return undefined;
       if (error instanceof BundleError) return { path, images, bytes: 0, problem: error.reason };
       throw error;
     }
@@ -165,12 +172,16 @@ export class Checkpoints {
     return path;
   }
 
-  /** Removes all but the `keep` newest whole ones, and what is damaged and older than those. At least one whole one stays. Returns what went. */
-  prune(keep: number): string[] {
+  /**
+   * Removes all but the `keep` newest whole ones, and what is damaged and older than those. At least one whole one stays. Returns what went.
+   * @param isWhole a closer look at one whose sizes are right, before others go in trust of it
+   */
+  prune(keep: number, isWhole: (path: string) => boolean = () => true): string[] {
     const gone: string[] = [];
     let whole = 0;
     for (const { path, problem } of this.list()) {
-      if (problem === undefined && whole < Math.max(1, keep)) whole++;
+      const wanted = problem === undefined && whole < Math.max(1, keep);
+      if (wanted && isWhole(path)) whole++;
       // A damaged one is of use to nobody, but what is newer than all whole ones is left for its owner to look at.
       else if (whole > 0) {
         discardBundle(path, this.disk);

@@ -1,7 +1,7 @@
 /** The loop: batches in, steps, and at their cadences metrics, held-out measurements, weights with grids, checkpoints. Prints nothing; reports. */
 import { setImmediate as turn } from 'node:timers/promises';
 import { FailureError, InterruptedError } from '../core/errors.js';
-import { type Loader, pictureNumbers } from '../data/loader.js';
+import { type Batch, type Loader, pictureNumbers } from '../data/loader.js';
 import type { DataSet } from '../data/source.js';
 import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
 import { measureReconstruction } from '../eval/reconstruction.js';
@@ -12,10 +12,11 @@ import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
 import { coderOf, drawGrids } from './grids.js';
 import type { Accumulator, LogLine } from './metrics.js';
+import type { Origin } from './origin.js';
 import type { RunFolder } from './run.js';
-import { Saver, type Written } from './saver.js';
+import { SaveError, Saver, type Written } from './saver.js';
 import { due, learningRate, passes } from './schedule.js';
-import { NotFiniteError, takeSnapshot } from './snapshot.js';
+import { checkFinite, NotFiniteError, takeSnapshot } from './snapshot.js';
 import type { Stepper } from './step.js';
 import { decodes, saveWeights } from './weights.js';
 
@@ -82,8 +83,10 @@ export interface Parts {
   readonly loader: Pick<Loader, 'next'>;
   readonly device: Device;
   readonly compute: DType;
-  /** Of the machine: libtorch's version, threads and the device's name. */
-  readonly machine: Pick<CheckpointState['ranOn'], 'libtorch' | 'threads' | 'device'>;
+  /** Of the machine: libtorch's version, threads, the names of what computes. */
+  readonly machine: Pick<CheckpointState['ranOn'], 'libtorch' | 'threads' | 'device' | 'processor' | 'blas'>;
+  /** What a resumed run is to find again. */
+  readonly origin?: Origin;
   readonly pcaPsnr: number;
   /** Aborted: the step in hand is finished, a checkpoint is made, and InterruptedError thrown. */
   readonly signal: AbortSignal;
@@ -138,9 +141,9 @@ export class TrainingLoop {
   }
 
   private async step(): Promise<void> {
-    const { config, loader, stepper, accumulator } = this.parts;
+    const { config, stepper, accumulator } = this.parts;
     const { log, train } = config;
-    const batch = await loader.next();
+    const batch = await this.nextBatch();
     this.waited += batch.waitedMs;
     const micro = stepper.micro;
     accumulator.add(stepper.step(batch, this.images));
@@ -151,9 +154,23 @@ export class TrainingLoop {
     const last = this.images >= train.images;
     if (due(log.every, before, this.images) || last) await this.log();
     if (due(log.evaluate, before, this.images) && !last) await this.aside(() => this.evaluate(EVALUATED));
-    if (due(log.save, before, this.images) && !last) await this.aside(() => this.writing('weights and grids', () => this.save()));
+    if (due(log.save, before, this.images) && !last) await this.aside(() => this.sound('weights and grids', () => this.save()));
     await this.aside(async () => this.checkpointIfDue(last));
     await turn(); // lets signal handlers run, and the thread that saves report
+  }
+
+  /** Where there is none (a broken picture, mostly), what was trained up to here is kept before the run ends. */
+  private async nextBatch(): Promise<Batch> {
+    try {
+      return await this.parts.loader.next();
+    } catch (error) {
+      try {
+        if (this.images > (this.parts.from?.images ?? 0)) await this.checkpointNow();
+      } catch (second) {
+        this.problem(`checkpoint: ${second instanceof Error ? second.message : second}`);
+      }
+      throw error;
+    }
   }
 
   /** Time that is not training does not count in its rate. */
@@ -164,12 +181,13 @@ export class TrainingLoop {
     return result;
   }
 
-  /** Does what writes, by the run's policy for errors of the disk. */
+  /** Does what writes, by the run's policy for errors of it. */
   private async writing(what: string, work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {
-      if (!(error instanceof DiskError) || this.parts.config.checkpoint.onError === 'stop') throw error;
+      const passing = error instanceof DiskError || error instanceof SaveError;
+      if (!passing || this.parts.config.checkpoint.onError === 'stop') throw error;
       this.problem(`${what}: ${error.message}. Training goes on and tries again`);
     }
   }
@@ -230,12 +248,13 @@ export class TrainingLoop {
   }
 
   private stuckMessage(): string {
-    const { folder } = this.parts;
+    const { compute, folder } = this.parts;
     const [newest] = folder.checkpoints.list().filter(({ problem }) => problem === undefined);
+    const precise = compute === 'float32' ? '' : `, or ${newest ? 'go on from it with' : 'use'} --dtype float32`;
     const kept = newest
       ? `The checkpoint of ${newest.images.toLocaleString('en')} pictures is in '${newest.path}'`
       : 'No checkpoint had been made yet';
-    return `the gradient was not finite in ${MOST_SKIPPED} steps in a row, at ${this.images} pictures; none was applied. ${kept}. Lower train.learningRate, or use --dtype float32`;
+    return `the gradient was not finite in ${MOST_SKIPPED} steps in a row, at ${this.images} pictures; none was applied. ${kept}. Lower train.learningRate${newest ? ', which is for a new run' : ''}${precise}`;
   }
 
   private async evaluate(most: number): Promise<Evaluation> {
@@ -263,6 +282,7 @@ export class TrainingLoop {
     const { config, compute, data, device, folder, report, stepper } = this.parts;
     const { images } = this;
     const { classes } = data.train;
+    checkFinite('the average', stepper.average.weights.tensors);
     saveWeights(folder.weights, stepper.average.weights, stepper.frozen, { config, classes, images, kind: 'average' });
     folder.saveCard(this.card());
     const grids = draw ? await drawGrids(stepper, config, folder, data.heldOut, images, compute, device) : [];
@@ -283,12 +303,16 @@ export class TrainingLoop {
     const { minutes } = this.parts.config.checkpoint;
     if (last || this.saver.busy || performance.now() - this.checkpointed < minutes * 60_000) return;
     this.checkpointed = performance.now();
+    await this.sound('checkpoint', async () => this.begin());
+  }
+
+  /** As `writing`, of what must not be written when a weight is no number: of the steps that follow none is sound either, and that stops the run, with what stands. */
+  private async sound(what: string, work: () => Promise<void>): Promise<void> {
     try {
-      await this.writing('checkpoint', async () => this.begin());
+      await this.writing(what, work);
     } catch (error) {
-      // The steps that follow cannot be sound either: that they are not stops the run, with what stands.
       if (!(error instanceof NotFiniteError)) throw error;
-      this.problem(`checkpoint: ${error.message}`);
+      this.problem(`${what}: ${error.message}`);
     }
   }
 
@@ -332,7 +356,7 @@ export class TrainingLoop {
   }
 
   private state(): CheckpointState {
-    const { accumulator, config, data, compute, machine, pcaPsnr, stepper } = this.parts;
+    const { accumulator, config, data, compute, machine, origin, pcaPsnr, stepper } = this.parts;
     return {
       images: this.images,
       steps: stepper.steps,
@@ -341,7 +365,8 @@ export class TrainingLoop {
       unlogged: accumulator.steps * config.train.batch,
       classes: [...data.train.classes],
       pictures: { train: data.train.length, heldOut: data.heldOut.length },
-      pcaPsnr,
+      ...(origin ? { origin } : {}),
+      pcaPsnr: orNull(pcaPsnr),
       evaluation: this.evaluation ? toJson(this.evaluation) : null,
       ranOn: { ...machine, compute: compute === 'bfloat16' ? 'bfloat16' : 'float32', micro: stepper.micro },
       saved: new Date().toISOString(),

@@ -37,11 +37,12 @@ export function findResume(what: string, options: ResumeOptions = {}, disk: Disk
     damaged.push(bad);
     options.onDamaged?.(bad);
   }, options.onProgress);
-  if (found) return { run, path: found.path, state: readState(found.path, disk) };
-  if (damaged.length === 0)
-    throw new FailureError(
-      `'${run}' has no checkpoint to go on from (${checkpoints.folder}). It is not begun anew by itself: train into another --out, or remove it`,
-    );
+  if (found) return { run, path: found.path, state: readNamed(found.path, disk) };
+  if (damaged.length === 0) {
+    // To have it removed is advice for what is surely a run.
+    const remedy = disk.exists(join(run, 'config.json')) ? 'train into another --out, or remove it' : "is it a run's folder?";
+    throw new FailureError(`'${run}' has no checkpoint to go on from (${checkpoints.folder}). It is not begun anew by itself: ${remedy}`);
+  }
   throw new FailureError(
     `'${run}' has no whole checkpoint:\n${damaged.map(({ path, problem }) => `  ${path}: ${problem}`).join('\n')}\nIt is not begun anew by itself: train into another --out, or remove it`,
   );
@@ -51,6 +52,11 @@ function oneOf(path: string, options: ResumeOptions, disk: Disk): Resume {
   const run = dirname(dirname(resolve(path)));
   const checkpoints = new Checkpoints(run, disk);
   const images = Number(basename(resolve(path)));
+  // Elsewhere, the run would be whatever folder is two above.
+  if (!(images >= 0) || checkpoints.path(images) !== resolve(path))
+    throw new UsageError(
+      `'${path}' does not lie where a run has its checkpoints, as RUN/checkpoints/000000012800 does: put it there under its own number, or name the run`,
+    );
   const newer = checkpoints.list().filter((other) => other.problem === undefined && other.images > images);
   if (newer.length > 0)
     throw new UsageError(
@@ -58,11 +64,36 @@ function oneOf(path: string, options: ResumeOptions, disk: Disk): Resume {
     );
   const problem = checkpoints.problem(path, options.onProgress);
   if (problem !== undefined) throw new FailureError(`checkpoint '${path}' is damaged: ${problem}. Another one: dsd checkpoint list ${run}`);
-  return { run, path, state: readState(path, disk) };
+  return { run, path, state: readNamed(path, disk) };
 }
 
-/** Settings that may change when a run goes on: how long it is, where its pictures lie, what it writes, how it fits the machine. */
-const FREE = /^(train\.(images|microBatch)|data\.(source|workers|broken)|(log|checkpoint|sample)\..*)$/;
+/** The state of a checkpoint that has kept its name: by that name others are newer or older. @throws FailureError */
+function readNamed(path: string, disk: Disk): CheckpointState {
+  const state = readState(path, disk);
+  if (state.images !== Number(basename(resolve(path))))
+    throw new FailureError(
+      `checkpoint '${path}' is of ${state.images} pictures by what is in it: it was given another name. Give it back its own`,
+    );
+  return state;
+}
+
+/**
+ * For who has the lock of the run now: that nobody went on with it between the search for the checkpoint and the lock.
+ * @throws FailureError when a newer whole one is there
+ */
+export function checkStillNewest({ run, path, state }: Resume, disk: Disk = realDisk): void {
+  const checkpoints = new Checkpoints(run, disk);
+  const newer = checkpoints
+    .list()
+    .find((found) => found.images > state.images && (found.problem ?? checkpoints.problem(found.path)) === undefined);
+  if (newer)
+    throw new FailureError(
+      `'${run}' was gone on with meanwhile: '${path}' was its newest checkpoint, and now '${newer.path}' is. Try again`,
+    );
+}
+
+/** Settings that may change when a run goes on: how long it is, where its files lie, what it writes, how it fits the machine. */
+const FREE = /^(train\.(images|microBatch|dtype)|objective\.perceptual|data\.(source|workers|broken)|(log|checkpoint|sample)\..*)$/;
 
 /**
  * The settings of a run with what the user changes now laid over them.
@@ -85,14 +116,16 @@ const at = (config: RunConfig, name: string): unknown =>
 
 /** What is other now than when the checkpoint was made, so that the run will not be the same to the bit; in words. */
 export function differences(then: CheckpointState['ranOn'], now: CheckpointState['ranOn']): string[] {
-  const said: Record<keyof typeof then, string> = {
+  const said: Record<keyof Required<typeof then>, string> = {
     libtorch: 'libtorch',
     device: 'the device',
     compute: 'the type computed in',
     threads: 'the number of threads',
     micro: 'the micro-batch',
+    processor: 'the processor',
+    blas: 'the BLAS library',
   };
   return (Object.keys(said) as (keyof typeof then)[])
-    .filter((key) => then[key] !== now[key])
+    .filter((key) => then[key] !== now[key] && then[key] !== undefined && now[key] !== undefined)
     .map((key) => `${said[key]} was ${then[key]} and is ${now[key]}`);
 }

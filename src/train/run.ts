@@ -13,6 +13,7 @@
  */
 import { join } from 'node:path';
 import { FailureError, UsageError } from '../core/errors.js';
+import { sweepBundles } from '../io/bundle.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { acquireLock, LockedError } from '../io/lock.js';
 import { Checkpoints } from './checkpoints.js';
@@ -51,8 +52,9 @@ export class RunFolder {
       disk.mkdir(join(path, 'grids'));
       return new RunFolder(path, acquireLock(path, 'training', disk), disk);
     } catch (error) {
-      // An empty run would stand in the way of the next try.
-      if (fresh && !(error instanceof LockedError)) disk.remove(path);
+      // An empty run would stand in the way of the next try. One in which there is more is another's, begun meanwhile.
+      if (fresh && !(error instanceof LockedError) && disk.exists(path) && disk.list(path).every((name) => name === 'grids'))
+        disk.remove(path);
       throw error;
     }
   }
@@ -60,9 +62,15 @@ export class RunFolder {
   /** Locks the folder of a run to go on with, and clears away what a killed writer left. @throws LockedError, DiskError */
   static reopen(path: string, disk: Disk = realDisk): RunFolder {
     const folder = new RunFolder(path, acquireLock(path, 'training', disk), disk);
-    disk.mkdir(join(path, 'grids'));
-    folder.checkpoints.sweep();
-    return folder;
+    try {
+      disk.mkdir(join(path, 'grids'));
+      for (const each of [path, join(path, 'grids')]) sweepBundles(each, disk);
+      folder.checkpoints.sweep();
+      return folder;
+    } catch (error) {
+      folder.close();
+      throw error;
+    }
   }
 
   /** runs/NAME, or runs/NAME-2, -3, ...: the first that is not there. */

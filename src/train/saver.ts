@@ -13,6 +13,9 @@ export interface Written {
   readonly milliseconds: number;
 }
 
+/** A checkpoint was not written, for another reason than the disk's. The ones before stand. */
+export class SaveError extends FailureError {}
+
 export class Saver {
   private worker: Worker | undefined;
   private writing: Promise<Written> | undefined;
@@ -46,7 +49,7 @@ export class Saver {
     );
   }
 
-  /** What has been written since the last call, if anything. @throws DiskError, FailureError, once, when a write has failed */
+  /** What has been written since the last call, if anything. @throws DiskError, SaveError, once, when a write has failed */
   take(): Written | undefined {
     const { done, failure } = this;
     this.done = undefined;
@@ -78,13 +81,13 @@ export class Saver {
         release();
         if ('path' in response) resolve({ ...response, images: snapshot.images, bytes });
         else if ('disk' in response) reject(new DiskError(response.disk.message, response.disk.code, response.disk.path, undefined));
-        else reject(new FailureError(response.failure));
+        else reject(new SaveError(response.failure));
       };
       const died = (cause: unknown): void => {
         release();
         this.worker = undefined;
         reject(
-          new FailureError(`the thread that writes checkpoints died: ${cause instanceof Error ? cause.message : `code ${cause}`}`, {
+          new SaveError(`the thread that writes checkpoints died: ${cause instanceof Error ? cause.message : `code ${cause}`}`, {
             cause,
           }),
         );

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { encodeSafetensors, readSafetensors } from '../io/safetensors.js';
-import { type Device, gradNorm, noGrad, scope } from '../torch/index.js';
+import { type Device, gradNorm, noGrad, scope, type Tensor } from '../torch/index.js';
 import { type CheckpointState, type Snapshot, stateFile } from './checkpoints.js';
 import type { Accumulator } from './metrics.js';
 import type { Stepper } from './step.js';
@@ -14,6 +14,12 @@ const ACCUMULATED = 'accumulated.';
 /** A weight is no number any more: such a checkpoint would take the place of a good one. */
 export class NotFiniteError extends FailureError {}
 
+/** @throws NotFiniteError if an element of them is no number. Waits for the device */
+export function checkFinite(name: string, tensors: ReadonlyMap<string, Tensor>): void {
+  if (!Number.isFinite(noGrad(() => scope(() => Number(gradNorm([...tensors.values()]).item())))))
+    throw new NotFiniteError(`the tensors of '${name}' are no longer finite, so none is made of them; those before stand`);
+}
+
 /**
  * Copies all that a run needs to go on into memory. Waits for the device; nothing of it is shared with what trains on.
  * @throws NotFiniteError
@@ -23,8 +29,7 @@ export function takeSnapshot(stepper: Stepper, accumulator: Accumulator, state: 
   const accumulated = accumulator.state();
   try {
     for (const [name, tensors] of stepper.state()) {
-      if (!Number.isFinite(noGrad(() => scope(() => Number(gradNorm([...tensors.values()]).item())))))
-        throw new NotFiniteError(`the tensors of '${name}' are no longer finite, so none is made of them; those before stand`);
+      checkFinite(name, tensors);
       const bytes =
         name === 'online' || name === 'average'
           ? encodeWeights(tensors, stepper.frozen, {

@@ -153,8 +153,10 @@ export class Stepper {
       if (this.config.objective.targetEncoder === 'ema') this.target.update(this.steps);
       this.average.update(this.steps);
       this.steps++;
+      const output = noGrad(() => this.output(parts, gradientNorm));
+      // Not before: a step that is tried again must not have been applied already.
       this.updating = false;
-      return noGrad(() => this.output(parts, gradientNorm));
+      return output;
     });
   }
 
@@ -184,7 +186,7 @@ export class Stepper {
     });
   }
 
-  private output(parts: readonly Losses[], gradientNorm: Tensor): StepOutput {
+  protected output(parts: readonly Losses[], gradientNorm: Tensor): StepOutput {
     const mean = (of: (part: Losses) => Tensor) =>
       parts
         .map(of)

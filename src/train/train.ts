@@ -1,4 +1,6 @@
 /** Sets a run up, new or resumed, and trains it. Prints nothing; reports. */
+import { cpus } from 'node:os';
+import { basename } from 'node:path';
 import { InterruptedError, UsageError } from '../core/errors.js';
 import type { Broken } from '../data/folder.js';
 import { Loader } from '../data/loader.js';
@@ -6,12 +8,13 @@ import { openData } from '../data/open.js';
 import type { DataSet } from '../data/source.js';
 import { countParameters, type ModelConfig } from '../dsd/sizes.js';
 import { pcaPsnr } from '../eval/pca.js';
-import { type Device, type DType, engineInfo, setDeterministic } from '../torch/index.js';
+import { type Device, type DType, type EngineInfo, engineInfo, setDeterministic } from '../torch/index.js';
 import type { CheckpointState } from './checkpoints.js';
 import { modelConfig, type RunConfig } from './config.js';
-import { type Evaluation, type LoopEvent, TrainingLoop } from './loop.js';
+import { type Evaluation, type LoopEvent, type Parts, TrainingLoop } from './loop.js';
 import { Accumulator } from './metrics.js';
-import { differences, type Resume } from './resume.js';
+import { type Origin, originOf } from './origin.js';
+import { checkStillNewest, differences, type Resume } from './resume.js';
 import { RunFolder } from './run.js';
 import { restore } from './snapshot.js';
 import { Stepper } from './step.js';
@@ -69,6 +72,7 @@ export async function train(config: RunConfig, options: TrainOptions): Promise<E
     accumulator: new Accumulator(),
   };
   try {
+    if (resume) checkStillNewest(resume);
     return await prepareAndRun(config, options, held);
   } finally {
     await held.loader?.close();
@@ -96,7 +100,8 @@ async function prepareAndRun(
     onProgress: setUp('pictures'),
     ...(options.onBroken ? { onBroken: options.onBroken } : {}),
   });
-  if (resume) checkData(resume.state, data);
+  const origin = originOf(config, data);
+  if (resume) checkData(resume.state, config, data, origin);
   const { channels, classes } = data.train;
   const model = modelConfig(config, { channels, classes: classes.length });
   const frozen =
@@ -106,17 +111,12 @@ async function prepareAndRun(
   const stepper = new Stepper(config, model, device, compute, frozen);
   held.stepper = stepper;
   const floor = resume
-    ? resume.state.pcaPsnr
+    ? (resume.state.pcaPsnr ?? Number.POSITIVE_INFINITY)
     : await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent, progress: setUp('floor') });
   // Made last, so that a start that fails leaves nothing behind.
   held.folder ??= RunFolder.create(options.out);
   const { folder, accumulator } = { folder: held.folder, accumulator: held.accumulator };
-  const info = engineInfo();
-  const machine = {
-    libtorch: info.version,
-    threads: info.threads,
-    device: device === 'cpu' ? 'cpu' : (info.cuda[Number(device.split(':')[1] ?? 0)] ?? device),
-  };
+  const machine = machineOf(engineInfo(), device);
   if (resume) {
     const { checkpoints } = folder;
     for (const newer of checkpoints.list()) if (newer.images > resume.state.images) checkpoints.setAside(newer.path);
@@ -140,12 +140,39 @@ async function prepareAndRun(
   held.loader = loader;
   const from = resume ? { from: resume.state } : {};
   return new TrainingLoop({
-    ...{ config, model, data, folder, stepper, accumulator, loader, device, compute, machine, pcaPsnr: floor, signal, report, ...from },
+    ...{
+      config,
+      model,
+      data,
+      folder,
+      stepper,
+      accumulator,
+      loader,
+      device,
+      compute,
+      machine,
+      origin,
+      pcaPsnr: floor,
+      signal,
+      report,
+      ...from,
+    },
   }).run();
 }
 
+/** What decides which bits come out, beside the program. */
+function machineOf({ version, threads, cuda, blas }: EngineInfo, device: Device): Parts['machine'] {
+  if (device !== 'cpu') return { libtorch: version, threads, device: cuda[Number(device.split(':')[1] ?? 0)] ?? device };
+  const processor = cpus()[0]?.model;
+  return { ...{ libtorch: version, threads, device, blas: basename(blas) }, ...(processor ? { processor } : {}) };
+}
+
 /** The pictures' order is a function of their number, so a set that has changed is another set. @throws UsageError */
-function checkData(state: CheckpointState, data: DataSet): void {
+function checkData(state: CheckpointState, config: RunConfig, data: DataSet, origin: Origin): void {
+  if (config.train.images < state.images && config.train.images !== state.config.train.images)
+    throw new UsageError(
+      `the run has been trained on ${state.images} pictures already, and train.images=${config.train.images} were asked for: ask for no fewer`,
+    );
   const now = { train: data.train.length, heldOut: data.heldOut.length };
   if (now.train !== state.pictures.train || now.heldOut !== state.pictures.heldOut)
     throw new UsageError(
@@ -154,5 +181,13 @@ function checkData(state: CheckpointState, data: DataSet): void {
   if (data.train.classes.join('\n') !== state.classes.join('\n'))
     throw new UsageError(
       `the classes of ${data.train.name} are not those that the run began with: ${data.train.classes.slice(0, 8).join(', ')}; wanted ${state.classes.slice(0, 8).join(', ')}`,
+    );
+  if (state.origin && state.origin.pictures !== origin.pictures)
+    throw new UsageError(
+      `the pictures of ${data.train.name} are as many as those that the run began with, and have other names or classes: a run goes on with the pictures that it began with, by their names`,
+    );
+  if (state.origin?.perceptual && state.origin.perceptual !== origin.perceptual)
+    throw new UsageError(
+      `the weights in '${config.objective.perceptual}' are not those that the run began with: --set objective.perceptual=PATH of the same ones`,
     );
 }

@@ -7,6 +7,7 @@ import { FailureError } from '../../src/core/errors.js';
 import { type Batch, Loader } from '../../src/data/loader.js';
 import type { DataSet } from '../../src/data/source.js';
 import { DiskError } from '../../src/io/disk.js';
+import { readSafetensors } from '../../src/io/safetensors.js';
 import { noGrad, setThreads, tensor } from '../../src/torch/index.js';
 import { Checkpoints } from '../../src/train/checkpoints.js';
 import { modelConfig, type RunSettings, resolveConfig } from '../../src/train/config.js';
@@ -146,7 +147,7 @@ test('a disk that takes no checkpoint does not stop training; at the end it is a
   let blocked = false;
   const onEvent = (mend: boolean) => (event: LoopEvent, path: string) => {
     if (event.kind === 'train' && !blocked) {
-      rmSync(join(path, 'checkpoints'), { recursive: true, force: true });
+      rmSync(join(path, 'checkpoints'), { recursive: true, force: true, maxRetries: 9 }); // the thread may be writing there
       block(path);
       blocked = true;
     }
@@ -184,6 +185,72 @@ test('metrics that the disk does not take wait for the next line, in order', asy
     lines.map((line) => (line as { images?: number }).images),
     [5, 10, 15, 20, 20].map((steps) => steps * BATCH),
   );
+});
+
+test('a batch that cannot be had ends the run with what was trained before it kept', async () => {
+  const broken = new FailureError('a picture is broken');
+  const at = (first: number) => ({
+    onBatch: (batch: Batch): void => {
+      if (batch.firstImage === first) throw broken;
+    },
+  });
+  const { error, path } = await run('broken', at(7 * BATCH));
+  assert.equal(error, broken);
+  assert.equal(new Checkpoints(path).newest()?.images, 7 * BATCH);
+  const first = await run('broken at once', at(0));
+  assert.equal(first.error, broken);
+  assert.deepEqual(new Checkpoints(first.path).list(), []);
+});
+
+test('a checkpoint that fails for another reason than the disk does not stop training either', async () => {
+  // Folders where the checkpoints of the next steps should be.
+  const block = (path: string): void => {
+    for (let step = 6; step < 100; step++) mkdirSync(new Checkpoints(path).path(step * BATCH), { recursive: true });
+  };
+  const often = (name: string, onError: 'continue' | 'stop') =>
+    run(name, {
+      settings: { train: { images: 100 * BATCH }, checkpoint: { minutes: 0, onError } },
+      onEvent: (event, path) => {
+        if (event.kind === 'train' && event.images === 5 * BATCH) block(path);
+      },
+    });
+  const { error, events, path } = await often('in the way', 'continue');
+  assert.equal(error, undefined);
+  assert.equal(new Checkpoints(path).newest()?.images, 100 * BATCH);
+  const problem = events.find((event) => event.kind === 'problem');
+  assert.match(problem?.kind === 'problem' ? problem.message : '', /it exists, and a bundle is never written over.*Training goes on/);
+  assert.ok((await often('in the way, stop', 'stop')).error instanceof FailureError);
+});
+
+test('an average that is no number takes the place of no published weights', async () => {
+  const { error, events, path } = await run('published', {
+    settings: { log: { save: 5 * BATCH } },
+    onBatch: ({ firstImage }, stepper) => {
+      if (firstImage === 7 * BATCH) noGrad(() => stepper.average.weights.get('patch_in.bias').fill_(Number.NaN));
+    },
+  });
+  assert.ok(error instanceof FailureError, String(error));
+  assert.deepEqual(
+    events.flatMap((event) => (event.kind === 'saved' ? [event.images] : [])),
+    [5 * BATCH],
+  );
+  assert.ok(events.some((event) => event.kind === 'problem' && /^weights and grids: .*no longer finite/.test(event.message)));
+  const { tensors } = readSafetensors(join(path, 'model.safetensors'));
+  assert.ok(new Float32Array(tensors.get('patch_in.bias')?.data.buffer as ArrayBuffer).every(Number.isFinite));
+});
+
+class CrampedAtTheEnd extends Stepper {
+  protected override output(...args: Parameters<Stepper['output']>): ReturnType<Stepper['output']> {
+    super.output(...args);
+    throw Object.assign(new Error('DefaultCPUAllocator: out of memory'), { code: 'ERR_TORCH_MEMORY' });
+  }
+}
+
+test('memory that runs out when a step has been applied does not have it applied once more', async () => {
+  const { error, events } = await run('cramped at the end', { stepper: CrampedAtTheEnd });
+  assert.ok(error instanceof FailureError, String(error));
+  assert.match(error.message, /out of memory while the weights were updated/);
+  assert.deepEqual(events, []);
 });
 
 class Cramped extends Stepper {
