@@ -44,9 +44,9 @@ export function drawFigure(results: readonly RunResult[], summaries: readonly Ca
     ],
     xLabel: 'pictures seen, thousands',
     panels: [
-      panel('Effective rank of the latent', 'linear', (p) => p.effectiveRank, { y: C, label: `most: ${C}` }),
-      panel('Reconstruction, L1, held out', 'log', (p) => p.l1, { y: blank, label: 'a blank' }),
-      panel('Deviation of the latent (noise: 1)', 'log', (p) => p.latentDeviation),
+      panel('Effective rank of the latent (high is healthy)', 'linear', (p) => p.effectiveRank, { y: C, label: `at most ${C}` }),
+      panel('Reconstruction error, L1 (falling is healthy)', 'log', (p) => p.l1, { y: blank, label: 'a blank' }),
+      panel('Standard deviation of the latent', 'log', (p) => p.latentDeviation, { y: 1, label: 'the noise' }),
     ],
     legend: shown.map(({ name, label }) => {
       const found = summaries.find((summary) => summary.case === name);

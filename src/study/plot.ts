@@ -68,7 +68,7 @@ export function layOut(plot: Plot): Drawing {
   const { title, subtitles, panels, legend, xLabel } = plot;
   const labels: Label[] = [{ text: title, x: SIDE, y: 36, size: 20, anchor: 'start', bold: true, colour: INK }];
   for (const [i, text] of subtitles.entries()) labels.push({ text, x: SIDE, y: 58 + 18 * i, size: 13, anchor: 'start', colour: GREY });
-  const top = 58 + 18 * subtitles.length + 28;
+  const top = 58 + 18 * subtitles.length + 36;
   const cell = (WIDTH - 2 * SIDE + GAP) / panels.length;
   const shapes: string[] = [];
   for (const [i, panel] of panels.entries()) {
@@ -100,13 +100,15 @@ function drawPanel(panel: Panel, box: Box, xLabel: string): { shapes: string[]; 
   const points = series.flatMap(({ lines }) => lines.flat()).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
   const xs = points.map(([x]) => x);
   const xAxis = within(axis(xs, 'linear', 6), Math.max(...xs, 0));
-  const yAxis = axis([...points.map(([, y]) => y), ...(mark ? [mark.y] : [])], scale, 7);
+  const ys = [...points.map(([, y]) => y), ...(mark ? [mark.y] : [])];
+  const whole = axis(ys, scale, 7);
+  const yAxis = scale === 'linear' ? within(whole, Math.max(...ys, 0)) : whole;
   const px = (x: number): number => box.x + xAxis.at(x) * box.width;
   const py = (y: number): number => box.y + box.height - yAxis.at(y) * box.height;
   const [right, bottom] = [box.x + box.width, box.y + box.height];
   const shapes: string[] = [];
   const labels: Label[] = [
-    { text: title, x: box.x - AXIS + 8, y: box.y - 14, size: 14, anchor: 'start', bold: true, colour: INK },
+    { text: title, x: box.x - AXIS + 8, y: box.y - 22, size: 14, anchor: 'start', bold: true, colour: INK },
     { text: xLabel, x: box.x + box.width / 2, y: bottom + 38, size: 12, anchor: 'middle', colour: GREY },
   ];
   for (const tick of yAxis.ticks) {
