@@ -1,7 +1,7 @@
 /** `dsd checkpoint`: what an interrupted run could go on from, whether it is sound, and room made on the disk. */
 import { FailureError, UsageError } from '../core/errors.js';
 import { disk } from '../io/disk.js';
-import { acquireLock } from '../io/lock.js';
+import { lockToMakeRoom } from '../io/lock.js';
 import { Checkpoints, type Found, readState } from '../train/checkpoints.js';
 import { defineCommand } from './command.js';
 import { print, printJson, RESULT } from './output.js';
@@ -32,9 +32,9 @@ export const checkpoint = defineCommand({
     const progress = openProgress(flags);
     const check = (path: string) => checkpoints.problem(path, (done, of) => progress.update(`${path}: ${Math.floor((100 * done) / of)} %`));
     if (action === 'prune') {
-      const lock = acquireLock(run, 'removing checkpoints');
+      const lock = lockToMakeRoom(run, 'removing checkpoints');
       try {
-        const gone = [...checkpoints.prune(flags.keep ?? 1, (path) => check(path) === undefined), ...checkpoints.sweep()];
+        const gone = [...checkpoints.sweep(), ...checkpoints.prune(flags.keep ?? 1, (path) => check(path) === undefined)];
         progress.clear();
         const left = checkpoints.list().map(({ path }) => path);
         if (flags.json) printJson({ removed: gone, left });
@@ -51,7 +51,7 @@ export const checkpoint = defineCommand({
     progress.clear();
     if (flags.json) printJson({ run, checkpoints: found });
     else if (found.length === 0) print(`${run} has no checkpoints`);
-    else print(...table(found.map((each) => row(each, action))));
+    else print(...table(found.flatMap((each) => rowIfThere(each, action))));
     const damaged = found.filter(({ problem }) => problem !== undefined);
     if (action === 'verify' && damaged.length > 0)
       throw new FailureError(
@@ -61,6 +61,16 @@ export const checkpoint = defineCommand({
 });
 
 const isAction = (word: string | undefined): word is (typeof ACTIONS)[number] => ACTIONS.some((action) => action === word);
+
+/** None for one that the run at work has removed meanwhile. */
+function rowIfThere(found: Found, action: (typeof ACTIONS)[number]): string[][] {
+  try {
+    return [row(found, action)];
+  } catch (error) {
+    if (disk.exists(found.path)) throw error;
+    return [];
+  }
+}
 
 function row({ path, images, bytes, problem }: Found, action: (typeof ACTIONS)[number]): string[] {
   if (problem !== undefined) return [path, counted(images, 'picture'), `damaged: ${problem}`];

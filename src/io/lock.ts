@@ -60,6 +60,24 @@ export function acquireLock(folder: string, purpose: string, disk: Disk = realDi
   }
 }
 
+/**
+ * As `acquireLock`, for who makes room: on a full disk, which takes no lock, it is enough that nobody has one. Nor can anybody get one, until there
+ * is room: what another's writing would leave must be removed first, and nothing that a newcomer would begin from.
+ * @throws LockedError, DiskError
+ */
+export function lockToMakeRoom(folder: string, purpose: string, disk: Disk = realDisk, self: ProcessName = thisProcess()): Lock {
+  try {
+    return acquireLock(folder, purpose, disk, self);
+  } catch (error) {
+    if (!(error instanceof DiskError) || !['ENOSPC', 'EDQUOT'].includes(error.code)) throw error;
+    for (const [, path] of locksIn(folder, disk)) {
+      const state = judge(path, disk, self);
+      if (state.kind === 'held' || state.kind === 'unreadable') throw new LockedError(explain(folder, path, state, self));
+    }
+    return { release: () => {} };
+  }
+}
+
 /** The second look, with our lock in place: true if no other is alive, and then the dead ones are removed; else ours is taken back. */
 function settle(folder: string, path: string, text: string, disk: Disk, self: ProcessName): boolean {
   try {

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, test } from 'node:test';
 import { FailureError } from '../../src/core/errors.js';
 import { type Calls, openDisk } from '../../src/io/disk.js';
-import { acquireLock, type Lock, LockedError } from '../../src/io/lock.js';
+import { acquireLock, type Lock, LockedError, lockToMakeRoom } from '../../src/io/lock.js';
 import { lookFor, parseStat, thisProcess } from '../../src/io/process.js';
 import { type Choose, Race } from './racer.js';
 
@@ -212,6 +212,34 @@ test('a release that the disk refuses is silent', () => {
   };
   acquireLock(folder, 'a test', openDisk(stuck)).release();
   assert.deepEqual(fs.readdirSync(folder), ['lock-1']);
+});
+
+test('on a full disk room can be made where nobody has a lock, and only there', () => {
+  const full = (code: string): ReturnType<typeof openDisk> =>
+    openDisk({
+      ...fs,
+      writeSync: (() => {
+        throw Object.assign(new Error(code), { code });
+      }) as Calls['writeSync'],
+    });
+  place('lock-3', holder({ pid: 2 ** 22 + 1 }));
+  for (const code of ['ENOSPC', 'EDQUOT']) {
+    assert.throws(() => acquireLock(folder, 'a test', full(code)), { code });
+    lockToMakeRoom(folder, 'a test', full(code)).release();
+  }
+  assert.throws(() => lockToMakeRoom(folder, 'a test', full('EIO')), { code: 'EIO' });
+  for (const text of [
+    holder({ pid: process.ppid, started: parseStat(fs.readFileSync(`/proc/${process.ppid}/stat`, 'latin1'))!.started }),
+    '',
+  ]) {
+    place('lock-4', text);
+    assert.throws(() => lockToMakeRoom(folder, 'a test', full('ENOSPC')), LockedError);
+  }
+  fs.rmSync(join(folder, 'lock-4'));
+  const lock = lockToMakeRoom(folder, 'a test');
+  assert.deepEqual(fs.readdirSync(folder), ['lock-4']);
+  lock.release();
+  assert.deepEqual(fs.readdirSync(folder), []);
 });
 
 test('of eight processes that race for a free or a dead lock, exactly one wins', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Checkpoints } from '../../src/train/checkpoints.js';
-import { makePictures, start, TOY, workplace } from '../cli/harness.js';
+import { dsd, makePictures, start, TOY, workplace } from '../cli/harness.js';
 
 const { folder, remove } = workplace();
 before(() => makePictures(join(folder, 'pictures')));
@@ -23,3 +23,15 @@ for (const pause of [0, 20, 60]) {
     assert.ok(new Checkpoints(join(folder, out)).newest());
   });
 }
+
+test('the checkpoints of a run at work can be listed, whatever it removes meanwhile', async () => {
+  const words = [...TOY, '--data', 'pictures', '--out', 'at work', '--set', 'train.images=10000000', '--set', 'checkpoint.minutes=0'];
+  const running = start(words, { cwd: folder });
+  await running.said('\nrun ');
+  for (let i = 0; i < 8; i++) {
+    const { code, stderr } = await dsd(['checkpoint', 'list', 'at work'], { cwd: folder });
+    assert.equal(code, 0, stderr);
+  }
+  running.kill('SIGKILL');
+  await running.ended;
+});
