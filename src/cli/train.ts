@@ -8,7 +8,7 @@ import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveCon
 import type { Checkpointed, Evaluation } from '../train/loop.js';
 import type { LogLine } from '../train/metrics.js';
 import { findPreset, PRESETS } from '../train/presets.js';
-import { findResume, type Resume, resumedConfig } from '../train/resume.js';
+import { findResume, lastSettings, type Resume, resumedConfig } from '../train/resume.js';
 import { RunFolder } from '../train/run.js';
 import { train as runTraining, type Start, type TrainEvent } from '../train/train.js';
 import { advised } from './broken.js';
@@ -124,12 +124,13 @@ function readResume(what: string, flags: ResumeFlags, progress: Progress): Resum
 }
 
 /** The run's own settings, with what may change. @throws UsageError */
-function resumedSettings({ state, run }: Resume, flags: ResumeFlags): RunConfig {
+function resumedSettings(resume: Resume, flags: ResumeFlags): RunConfig {
+  const { state, run } = resume;
   if (flags.config !== undefined)
     throw new UsageError('--config is for a new run: one that goes on has its settings; change some by --set');
   if (flags.preset !== undefined && flags.preset !== state.config.preset)
     throw new UsageError(`'${run}' was begun with --preset ${state.config.preset}, not ${flags.preset}`);
-  return resumedConfig(state.config, givenSettings(flags), ...flags.set.map((text) => parseSetting(text) as RunSettings));
+  return resumedConfig(lastSettings(resume), givenSettings(flags), ...flags.set.map((text) => parseSetting(text) as RunSettings));
 }
 
 /** What flags of their own say. */

@@ -1,9 +1,11 @@
 /** How an interrupted run goes on: which checkpoint, with which settings. Nothing here ever starts afresh. */
 import { basename, dirname, join, resolve } from 'node:path';
-import { FailureError, UsageError } from '../core/errors.js';
+import { DsdError, FailureError, UsageError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { type CheckpointState, Checkpoints, type Found, readState } from './checkpoints.js';
 import { checkConfig, merge, type RunConfig, type RunSettings, settingNames } from './config.js';
+
+const CONFIG_FILE = 'config.json';
 
 export interface Resume {
   /** The run's folder. */
@@ -40,7 +42,7 @@ export function findResume(what: string, options: ResumeOptions = {}, disk: Disk
   if (found) return { run, path: found.path, state: readNamed(found.path, disk) };
   if (damaged.length === 0) {
     // To have it removed is advice for what is surely a run.
-    const remedy = disk.exists(join(run, 'config.json')) ? 'train into another --out, or remove it' : "is it a run's folder?";
+    const remedy = disk.exists(join(run, CONFIG_FILE)) ? 'train into another --out, or remove it' : "is it a run's folder?";
     throw new FailureError(`'${run}' has no checkpoint to go on from (${checkpoints.folder}). It is not begun anew by itself: ${remedy}`);
   }
   throw new FailureError(
@@ -109,6 +111,24 @@ export function resumedConfig(saved: RunConfig, ...over: readonly RunSettings[])
       );
   }
   return config;
+}
+
+/** The most bytes of a run's config.json: a hundred times what one has. */
+const CONFIG_LIMIT = 2 ** 20;
+
+/**
+ * The settings that the process before went on with, which may be later than those in its last checkpoint: it may have been killed before it made one,
+ * and what it was asked for (a longer run, mostly) must not be forgotten. From the run's config.json, where that is sound and of this run.
+ */
+export function lastSettings({ run, state }: Resume, disk: Disk = realDisk): RunConfig {
+  try {
+    const text = new TextDecoder().decode(disk.readFile(join(run, CONFIG_FILE), CONFIG_LIMIT));
+    const { classes: _, ...settings } = JSON.parse(text) as Record<string, unknown>;
+    return resumedConfig(state.config, checkConfig(settings));
+  } catch (error) {
+    if (error instanceof DsdError || error instanceof SyntaxError || error instanceof TypeError) return state.config;
+    throw error;
+  }
 }
 
 const at = (config: RunConfig, name: string): unknown =>

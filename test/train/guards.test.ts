@@ -12,7 +12,7 @@ import { setThreads } from '../../src/torch/index.js';
 import { Checkpoints, readState } from '../../src/train/checkpoints.js';
 import { type RunConfig, type RunSettings, resolveConfig } from '../../src/train/config.js';
 import { findPreset } from '../../src/train/presets.js';
-import { differences, findResume, type Resume, resumedConfig } from '../../src/train/resume.js';
+import { differences, findResume, lastSettings, type Resume, resumedConfig } from '../../src/train/resume.js';
 import { RunFolder } from '../../src/train/run.js';
 import { Saver } from '../../src/train/saver.js';
 import { train } from '../../src/train/train.js';
@@ -124,6 +124,27 @@ test('what another trainer did between the search for a checkpoint and the lock 
   assert.equal(findResume(at('raced')).state.images, 64);
   assert.ok(readFileSync(at('raced', 'metrics.jsonl')).equals(before));
   assert.ok(!readdirSync(at('raced')).some((name) => name.startsWith('lock')));
+});
+
+test('what a run was asked for is not forgotten when it is killed before its next checkpoint', async () => {
+  const before = await stopped('asked');
+  const longer = resumedConfig(before.state.config, { train: { images: 96 } });
+  cpSync(before.path, at('kept'), { recursive: true });
+  assert.ok((await go('asked', { resume: before, config: longer, stopAt: 48 })) instanceof InterruptedError);
+  // As if it had been killed: what it wrote before its first step is there, its checkpoint is not.
+  rmSync(at('asked', 'checkpoints'), { recursive: true });
+  cpSync(at('kept'), before.path, { recursive: true });
+  assert.deepEqual(lastSettings(before), longer);
+  const { code, stdout, stderr } = await dsd(['train', '--resume', 'asked', '--device', 'cpu', '--dtype', 'float32'], { cwd: folder });
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /trained +96 pictures, 64 of them now/);
+  // What is no configuration, or another run's, is not gone by.
+  for (const text of ['', 'null', '[]', '{"train":', JSON.stringify({ ...longer, train: { ...longer.train, seed: 9 } })]) {
+    writeFileSync(at('asked', 'config.json'), text);
+    assert.deepEqual(lastSettings(before), before.state.config);
+  }
+  rmSync(at('asked', 'config.json'));
+  assert.deepEqual(lastSettings(before), before.state.config);
 });
 
 test('a run is not made shorter than it is', async () => {
