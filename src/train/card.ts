@@ -1,7 +1,7 @@
 /** The card of a trained model: what a person who finds the folder needs to know, and nothing that was not measured. */
 import { compression, countParameters, type ModelConfig, tokens } from '../dsd/sizes.js';
 import type { RunConfig } from './config.js';
-import type { Evaluation } from './loop.js';
+import type { Evaluation } from './metrics.js';
 
 export interface CardFacts {
   readonly config: RunConfig;

@@ -11,7 +11,7 @@ import { modelCard } from './card.js';
 import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
 import { coderOf, drawGrids } from './grids.js';
-import type { Accumulator, LogLine } from './metrics.js';
+import type { Accumulator, Evaluation, LogLine } from './metrics.js';
 import type { Origin } from './origin.js';
 import type { RunFolder } from './run.js';
 import { SaveError, Saver, type Written } from './saver.js';
@@ -19,16 +19,6 @@ import { due, learningRate, passes } from './schedule.js';
 import { checkFinite, NotFiniteError, takeSnapshot } from './snapshot.js';
 import type { Stepper } from './step.js';
 import { decodes, saveWeights } from './weights.js';
-
-/** A measurement on held-out pictures with the averaged weights. */
-export interface Evaluation {
-  readonly kind: 'evaluate';
-  readonly images: number;
-  /** Of reconstructions, by pooled squared error, dB. NaN in a run without decoder. */
-  readonly psnr: number;
-  readonly effectiveRank: number;
-  readonly latentDeviation: number;
-}
 
 export interface Saved {
   readonly kind: 'saved';

@@ -29,6 +29,16 @@ export interface LogLine {
   readonly skipped: number;
 }
 
+/** A measurement on held-out pictures with the averaged weights. */
+export interface Evaluation {
+  readonly kind: 'evaluate';
+  readonly images: number;
+  /** Of reconstructions, by pooled squared error, dB. NaN in a run without decoder. */
+  readonly psnr: number;
+  readonly effectiveRank: number;
+  readonly latentDeviation: number;
+}
+
 /** Undefined where a latent has no rank: that of a step that was skipped may be no numbers, and then the count of skipped steps says why. */
 function health(latent: Tensor | undefined): LatentHealth | undefined {
   try {
