@@ -136,7 +136,8 @@ async function saving(flags: SaveFlags, loadBefore: number): Promise<void> {
   const found = await measureSaving({
     ...{ preset, batch: flags.batch ?? 64, device: engine.device, compute: engine.compute, folder: '.', repeats: 3, say },
   });
-  const share = (found.held + found.slowed) / (MINUTES * 60);
+  // Steps that happened to be faster than usual give nothing back.
+  const share = (found.held + Math.max(0, found.slowed)) / (MINUTES * 60);
   if (flags.json) return printJson({ preset, compute: engine.about, loadBefore, ...found, shareAtFiveMinutes: share });
   print(
     `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${spread(found.step * 1000, inMilliseconds(found.stepRange))} ms, with --deterministic ${spread(found.stepDeterministic * 1000, inMilliseconds(found.stepDeterministicRange))} ms`,
