@@ -6,7 +6,7 @@ import { drawFigure } from './figure.js';
 import { toPng, toSvg } from './plot.js';
 import type { RunResult } from './store.js';
 import { agreement, type CaseSummary, type Spread, summarize, verdictOf } from './summary.js';
-import { ruleInWords, THRESHOLDS, VERDICTS } from './verdict.js';
+import { ending, ruleInWords, THRESHOLDS, VERDICTS } from './verdict.js';
 
 export interface Report {
   readonly summaries: readonly CaseSummary[];
@@ -41,7 +41,7 @@ export async function writeReport(out: string, results: readonly RunResult[], pl
   const table = names.flatMap((name, i) => {
     const own = results.filter(({ data }) => data === name);
     const of = summaries.filter(({ data }) => data === name);
-    return [...(i > 0 ? [''] : []), about(own), '', ...markdown(of), ...notes(own, of)];
+    return [...(i > 0 ? [''] : []), about(own), '', ...markdown(of), ...notes(own, of), '', ...eachRun(own)];
   });
   const missing =
     planned > results.length ? ['', `Not finished: ${planned - results.length} of ${planned} runs are still to be computed.`] : [];
@@ -77,6 +77,25 @@ function markdown(summaries: readonly CaseSummary[]): string[] {
     duration(row.seconds.mean),
   ]);
   const head = ['case', 'verdict', 'effective rank', 'of the prediction', 'deviation', 'its growth', 'L1', 'time'];
+  return columns(head, rows);
+}
+
+/** Nothing is hidden behind a mean: what each seed came to. */
+function eachRun(results: readonly RunResult[]): string[] {
+  const rows = CASES.flatMap(({ name, label }) =>
+    results
+      .filter((result) => result.case === name)
+      .map((result) => {
+        const { effectiveRank, predictionRank, latentDeviation, growth, l1 } = ending(result.curve.points);
+        const numbers = [effectiveRank, predictionRank, latentDeviation, growth, l1].map((mean) => written({ mean }));
+        return [label, `${result.seed}`, verdictOf(result), ...numbers];
+      }),
+  );
+  return columns(['each run', 'seed', 'verdict', 'effective rank', 'of the prediction', 'deviation', 'its growth', 'L1'], rows);
+}
+
+/** A table in Markdown, its columns flush. */
+function columns(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)));
   const line = (cells: readonly string[]): string => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(' | ')} |`;
   return [line(head), `|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`, ...rows.map(line)];
@@ -102,7 +121,8 @@ function notes(results: readonly RunResult[], summaries: readonly CaseSummary[])
 
 function written({ mean, deviation }: Spread): string {
   if (!Number.isFinite(mean)) return '-';
-  const digits = Math.abs(mean) >= 99.5 ? 0 : Math.abs(mean) >= 9.95 ? 1 : Math.abs(mean) >= 0.995 ? 2 : 3;
+  const size = Math.abs(mean);
+  const digits = size >= 99.5 ? 0 : size >= 9.95 ? 1 : size >= 0.995 ? 2 : size >= 0.00995 ? 3 : 4;
   return deviation === undefined ? mean.toFixed(digits) : `${mean.toFixed(digits)} ± ${deviation.toFixed(digits)}`;
 }
 
