@@ -1,113 +1,223 @@
-/** `dsd eval`: a model against held-out pictures: reconstruction, and samples at several guidance scales, with their protocol. */
+/** `dsd eval`: a model, or pictures that came from anywhere, against real pictures, every figure with its protocol. */
+import { UsageError } from '../core/errors.js';
 import { openData } from '../data/open.js';
-import { type EvaluationReport, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
+import type { DataSet } from '../data/source.js';
+import { type JudgeInput, judgePictures, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
+import { AGAINST } from '../eval/jury.js';
+import { contentOf } from '../eval/reference-file.js';
+import { openSampleFolder } from '../eval/sample-folder.js';
+import { ofNpz, type PictureSet } from '../eval/sets.js';
 import { samplerOptions } from '../train/config.js';
+import type { Values } from './args.js';
 import { advised } from './broken.js';
 import { defineCommand } from './command.js';
-import { ENGINE, inBatches, openEngine } from './engine.js';
+import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
+import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
+import { modelLines, pictureLines } from './eval-report.js';
 import { openModel } from './model.js';
-import { print, printJson, RESULT } from './output.js';
-import { openProgress } from './progress.js';
-import { count, counted, decibels, duration, figure, skipped, table } from './text.js';
+import { checkFile, OVERWRITE, print, printJson, RESULT } from './output.js';
+import { openProgress, type Progress } from './progress.js';
+import { count, duration, skipped } from './text.js';
 
 const STAGES: Readonly<Record<Stage, string>> = {
-  reconstruction: 'reconstructing',
   classifier: 'training the classifier, step',
-  reference: 'describing real pictures',
-  samples: 'drawing samples',
+  training: 'describing training pictures',
+  reference: 'describing the reference',
+  floor: 'describing other real pictures',
+  reconstruction: 'reconstructing',
+  components: 'measuring per-patch PCA',
+  samples: 'drawing and describing samples',
 };
+
+/** Samples, and real pictures of a reference, if nothing else is said: a network looks at ten pictures a second on two cores of a CPU. */
+const ON_CPU = 1000;
+const ON_GPU = { samples: 10_000, real: 50_000 };
+
+const FLAGS = {
+  count: {
+    kind: 'whole',
+    value: 'N',
+    min: 4,
+    max: 1_000_000,
+    about: 'samples in a set: by default 10,000 on a GPU and 1,000 on a CPU, of pictures that are there at most all',
+  },
+  guidance: { kind: 'numbers', value: 'S,S,...', min: 0, max: 1000, about: "guidance scales; by default 1 and the run's" },
+  steps: { kind: 'whole', value: 'N', min: 1, max: 100_000, about: 'steps of the solver' },
+  solver: { kind: 'choice', of: ['heun', 'euler'], about: 'heun asks the network twice a step' },
+  features: {
+    kind: 'text',
+    value: 'NAME,...',
+    about:
+      'networks that judge: classifier (trained here on the data), nsfwjs-mixed7, inception-2015 (the one that FID means; its weights are yours to bring). By default the first where there are labels, the second, and the third where its weights are named',
+  },
+  inception: { kind: 'text', value: 'FILE', about: 'weights of inception-2015; by default what the variable DSD_INCEPTION names' },
+  data: { kind: 'text', value: 'SPEC', about: "the real pictures: openmoji, fashion-mnist or a folder; by default the run's own" },
+  against: { kind: 'choice', of: AGAINST, about: 'the part of the data that is the reference; by default held-out' },
+  real: {
+    kind: 'whole',
+    value: 'N',
+    min: 4,
+    max: 10_000_000,
+    about: 'the most real pictures in the reference: by default 50,000 on a GPU and 1,000 on a CPU',
+  },
+  reference: {
+    kind: 'text',
+    value: 'FILE.npz',
+    repeat: true,
+    about: "a reference instead of the data's: statistics (mu, sigma), as ADM's evaluator and pytorch-fid have them, or pictures (arr_0)",
+  },
+  'write-reference': { kind: 'text', value: 'FILE.npz', about: "writes the reference's statistics, which other evaluators read too" },
+  'classifier-steps': {
+    kind: 'whole',
+    value: 'N',
+    min: 1,
+    max: 1_000_000,
+    about: 'training of the classifier, 600 by default, which takes minutes on a CPU; figures compare only at the same number',
+  },
+  seed: { kind: 'whole', value: 'N', about: 'of the noise, the classifier and the subsets of kernel distances; 0 by default' },
+  batch: { kind: 'whole', value: 'N', min: 1, about: 'samples drawn at a time, 128 by default; it changes nothing but memory and speed' },
+  overwrite: OVERWRITE,
+  ...ENGINE,
+  ...RESULT,
+} as const;
+type EvalFlags = Values<typeof FLAGS>;
 
 export const evaluate = defineCommand({
   name: 'eval',
   about:
-    'Measures a model on the held-out pictures of its data: PSNR and effective rank, and for samples at each guidance scale the Frechet distance, precision, recall and class accuracy, judged by a classifier that is trained on the same data first. Prints how it was measured beside the figures.',
-  operands: { names: 'RUN|WEIGHTS', min: 1, max: 1 },
-  flags: {
-    count: { kind: 'whole', value: 'N', min: 4, max: 1_000_000, about: 'samples at each guidance scale, 10,000 by default' },
-    guidance: { kind: 'numbers', value: 'S,S,...', min: 0, max: 1000, about: "guidance scales; by default 1 and the run's" },
-    steps: { kind: 'whole', value: 'N', min: 1, max: 100_000, about: 'steps of the solver' },
-    solver: { kind: 'choice', of: ['heun', 'euler'], about: 'heun asks the network twice a step' },
-    data: { kind: 'text', value: 'SPEC', about: "the data to measure against; by default the run's own" },
-    'classifier-steps': {
-      kind: 'whole',
-      value: 'N',
-      min: 1,
-      max: 1_000_000,
-      about:
-        'training of the classifier that judges, 600 by default, which takes minutes on a CPU; figures compare only at the same number',
-    },
-    seed: { kind: 'whole', value: 'N', about: 'of the noise and of the classifier; 0 by default' },
-    batch: { kind: 'whole', value: 'N', min: 1, about: 'samples drawn at a time, 128 by default; it changes nothing but memory and speed' },
-    ...ENGINE,
-    ...RESULT,
-  },
-  examples: [['dsd eval runs/fashion --guidance 1,1.5,2,3 --json > eval.json', 'a sweep of guidance']],
+    'Measures samples against real pictures: Frechet and kernel distance, precision and recall by the features of one or more networks, beside what other real pictures score, and class accuracy. Of a model also its reconstructions and latents; of a folder or an .npz (arr_0, and classes in arr_1) the pictures in it. Prints how it was measured beside the figures.',
+  operands: { names: 'RUN|WEIGHTS|FOLDER|NPZ', min: 1, max: 1 },
+  flags: FLAGS,
+  examples: [
+    ['dsd eval runs/fashion --guidance 1,1.5,2,3 --json > eval.json', 'a sweep of guidance'],
+    ['dsd eval samples.npz --data fashion-mnist', 'samples of any program'],
+  ],
   run: async (flags, [path = '']) => {
     const began = performance.now();
     const progress = openProgress(flags);
+    const subject = subjectOf(path);
     const engine = openEngine(flags);
-    const loaded = openModel(path, engine.device, ['generate']);
-    const { config, model } = loaded;
-    const { guidance, ...defaults } = samplerOptions(config);
-    const spec = flags.data ?? config.data.source;
-    progress.update(`opening ${spec}`);
-    const refuse = (error: unknown): never => {
-      throw advised(error, spec);
-    };
-    const data = await openData(spec, {
-      ...{ size: model.image, channels: model.channels, broken: config.data.broken },
-      onBroken: (broken) => progress.note(skipped(broken)),
-    }).catch(refuse);
-    const batch = flags.batch ?? 128;
-    const evaluation = runEvaluation({
-      ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data },
-      sampler: {
-        ...defaults,
-        ...(flags.steps === undefined ? {} : { steps: flags.steps }),
-        ...(flags.solver === undefined ? {} : { solver: flags.solver }),
-      },
-      guidances: [...new Set(flags.guidance ?? (config.objective.labels ? [1, guidance] : [1]))],
-      ...{ count: flags.count ?? 10_000, batch, seed: flags.seed ?? 0 },
-      ...{ device: engine.device, dtype: engine.compute, labels: config.objective.labels ? 'balanced' : 'none' },
-      ...(flags['classifier-steps'] === undefined ? {} : { classifier: { steps: flags['classifier-steps'] } }),
-      progress: (stage, done, total) =>
-        progress.update(
-          `${STAGES[stage]} ${count(done)}/${count(total)}`,
-          `${Math.floor((100 * done) / total)} %`,
-          duration((performance.now() - began) / 1000),
-        ),
-    });
-    const report = await inBatches(batch, () => evaluation).catch(refuse);
-    progress.clear();
-    if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
-    else print(...lines(report));
+    const work = { path, flags, engine, progress, began };
+    await (subject === 'model' ? evaluateModel(work) : evaluatePictures(work, subject));
   },
 });
 
-function lines({ reconstruction, pcaPsnr, realAccuracy, floor, samples, protocol, warnings }: EvaluationReport): string[] {
-  const share = (x: number | undefined): string => (x === undefined ? '' : `${(100 * x).toFixed(1)} %`);
-  const { extractor, sampler } = protocol;
-  return [
-    `reconstruction  PSNR ${decibels(reconstruction.psnr)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(pcaPsnr)}`,
-    `latent          effective rank ${reconstruction.latent.effectiveRank.toFixed(1)}`,
-    '',
-    ...table(
-      [
-        ['samples', `FD-${extractor.name}`, 'precision', 'recall', 'in the asked class'],
-        ...samples.map((row) => [
-          `guidance ${row.guidance}`,
-          figure(row.frechet),
-          share(row.precision),
-          share(row.recall),
-          share(row.accuracy),
-        ]),
-        [`real pictures (${count(floor.count)})`, figure(floor.frechet), share(floor.precision), share(floor.recall), share(realAccuracy)],
-      ],
-      [1, 2, 3, 4],
-    ),
-    '',
-    `${count(protocol.samples)} samples a row: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${sampler.solver}, ${counted(sampler.steps, 'step')}, guidance on [${sampler.interval.join(', ')}], labels ${protocol.labels}, seed ${protocol.seed}, ${protocol.precision} on ${protocol.device}`,
-    `against ${count(protocol.reference.count)} pictures of ${protocol.reference.source}; features of a classifier trained for ${count(extractor.steps)} steps on ${extractor.trainedOn}`,
-    ...warnings.map((warning) => `warning: ${warning}`),
-  ];
+interface Work {
+  readonly path: string;
+  readonly flags: EvalFlags;
+  readonly engine: Engine;
+  readonly progress: Progress;
+  readonly began: number;
 }
+
+async function evaluateModel({ path, flags, engine, progress, began }: Work): Promise<void> {
+  const loaded = openModel(path, engine.device, ['generate']);
+  const { config, model } = loaded;
+  const { guidance, ...defaults } = samplerOptions(config);
+  const spec = flags.data ?? config.data.source;
+  const data = await open(spec, { size: model.image, channels: model.channels, broken: config.data.broken }, progress);
+  const sampler = {
+    ...defaults,
+    ...(flags.steps === undefined ? {} : { steps: flags.steps }),
+    ...(flags.solver === undefined ? {} : { solver: flags.solver }),
+  };
+  const guidances = [...new Set(flags.guidance ?? (config.objective.labels ? [1, guidance] : [1]))];
+  const batch = flags.batch ?? 128;
+  const samples = flags.count ?? (engine.device === 'cpu' ? ON_CPU : ON_GPU.samples);
+  const labelled = config.objective.labels && data.train.classes.length > 1;
+  const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
+  const evaluation = runEvaluation({
+    ...common,
+    ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
+    ...{ dtype: engine.compute, labels: config.objective.labels ? 'balanced' : 'none' },
+    settings: guidances.map((scale) => ({ ...sampler, guidance: scale })),
+  });
+  const report = await inBatches(batch, () => evaluation).catch(refuse(spec));
+  progress.clear();
+  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
+  else print(...modelLines(report));
+}
+
+async function evaluatePictures({ path, flags, engine, progress, began }: Work, subject: 'folder' | 'npz'): Promise<void> {
+  for (const flag of ['guidance', 'steps', 'solver', 'batch'] as const)
+    if (flags[flag] !== undefined)
+      throw new UsageError(`--${flag} is for drawing samples, and ${path} holds pictures that are drawn already`);
+  const opened = async (most: number | undefined, classes?: readonly string[]): Promise<PictureSet> =>
+    subject === 'npz'
+      ? ofNpz(path, most)
+      : openSampleFolder(path, {
+          ...{ count: most, classes },
+          progress: (done, total) => progress.update(`looking at ${path} ${count(done)}/${count(total)}`),
+        });
+  const whole = await opened(flags.count);
+  const size = whole.height;
+  whole.close();
+  if (flags.data === undefined && flags.reference.length === 0)
+    throw new UsageError(`${path} holds pictures: name what they are to be compared with by --data or --reference`);
+  if (flags.data !== undefined && whole.width !== size)
+    throw new UsageError(`${path} has pictures of ${whole.width} x ${size} px; data sets have square ones: compare with --reference alone`);
+  const data = flags.data === undefined ? undefined : await open(flags.data, { size, broken: 'error' }, progress);
+  const most = flags.count ?? (engine.device === 'cpu' ? Math.min(whole.count, ON_CPU) : undefined);
+  const set = await opened(most, data?.train.classes);
+  try {
+    const labelled = set.labels !== undefined && data !== undefined && data.train.classes.length > 1;
+    const common = judgeInput({ flags, engine, progress }, data, labelled, set.count);
+    const report = await judgePictures(common, set).catch(refuse(flags.data ?? path));
+    progress.clear();
+    if (flags.json) printJson({ ...report, seconds: (performance.now() - began) / 1000 });
+    else print(...pictureLines(report));
+  } finally {
+    set.close();
+  }
+}
+
+function judgeInput(
+  { flags, engine, progress }: Pick<Work, 'flags' | 'engine' | 'progress'>,
+  data: DataSet | undefined,
+  labelled: boolean,
+  samples: number,
+): JudgeInput {
+  const files = flags.reference;
+  const features = chooseFeatures(flags, { labelled, files: files.map((path) => ({ path, ...contentOf(path) })) });
+  const written = flags['write-reference'] === undefined ? undefined : referenceFiles(flags['write-reference'], features);
+  for (const path of written?.values() ?? []) checkFile(path, flags.overwrite);
+  if (written && files.length > 0)
+    throw new UsageError('--write-reference writes that of real pictures, and --reference takes one from a file: leave one out');
+  return {
+    ...{ features, inception: flags.inception, data, against: flags.against ?? 'held-out', files, writeReference: written },
+    ...{ count: samples, real: flags.real ?? (engine.device === 'cpu' ? ON_CPU : ON_GPU.real) },
+    ...{ device: engine.device, seed: flags.seed ?? 0 },
+    ...(flags['classifier-steps'] === undefined ? {} : { classifier: { steps: flags['classifier-steps'] } }),
+    progress: staged(progress),
+  };
+}
+
+/** Shows a stage with its share and the time that it will take still, by what came after its first batch. */
+function staged(progress: Progress): (stage: Stage, done: number, total: number) => void {
+  let current: { stage: Stage; began: number; first: number; done: number } | undefined;
+  return (stage, done, total) => {
+    if (stage !== current?.stage || done < current.done) current = { stage, began: performance.now(), first: done, done };
+    current.done = done;
+    const each = (performance.now() - current.began) / 1000 / (done - current.first);
+    progress.update(
+      `${STAGES[stage]} ${count(done)}/${count(total)}`,
+      `${Math.floor((100 * done) / total)} %`,
+      ...(done > current.first && done < total ? [`ETA ${duration(each * (total - done))}`] : []),
+    );
+  };
+}
+
+async function open(
+  spec: string,
+  options: { size: number; channels?: 1 | 3; broken: 'error' | 'skip' },
+  progress: Progress,
+): Promise<DataSet> {
+  progress.update(`opening ${spec}`);
+  return openData(spec, { ...options, onBroken: (broken) => progress.note(skipped(broken)) }).catch(refuse(spec));
+}
+
+const refuse =
+  (spec: string) =>
+  (error: unknown): never => {
+    throw advised(error, spec);
+  };

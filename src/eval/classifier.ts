@@ -27,7 +27,7 @@ import {
   tensor,
   zeros,
 } from '../torch/index.js';
-import { batches, pictures, spread } from './pictures.js';
+import { pictures } from './pictures.js';
 
 const CHANNELS = [64, 128, 256, 256] as const;
 const STRIDES = [1, 2, 2, 2] as const;
@@ -185,52 +185,6 @@ export class Classifier {
   dispose(): void {
     this.weights.dispose();
     this.running.dispose();
-  }
-}
-
-/** Features and labels of pictures of a source, and how many the classifier gets right. */
-export interface Described {
-  /** (M, 256) float32 on the classifier's device. The caller's to dispose. */
-  readonly features: Tensor;
-  /** Share that the classifier puts in its own class. */
-  readonly accuracy: number;
-  readonly count: number;
-}
-
-/** Describes `count` pictures of a source (all if not given), evenly spread over it. @throws PictureError */
-export async function describe(
-  classifier: Classifier,
-  source: ImageSource,
-  count = source.length,
-  progress?: (done: number, total: number) => void,
-): Promise<Described> {
-  const { device } = classifier;
-  const features = zeros([count, FEATURES], { device });
-  let right = 0;
-  let at = 0;
-  try {
-    for (const indices of batches(spread(source.length, count), Math.max(1, Math.floor(PIXELS / source.size ** 2)))) {
-      const pixels = await pictures(source, indices, device);
-      const wanted = BigInt64Array.from(indices, (i) => BigInt(source.label(i)));
-      right += scope(() => {
-        const part = classifier.features(pixels);
-        noGrad(() => features.narrow(0, at, indices.length).copy_(part));
-        return Number(
-          classifier
-            .labelsOf(part)
-            .eq(tensor(wanted, [indices.length], { dtype: 'int64', device }))
-            .sum()
-            .item(),
-        );
-      });
-      pixels.dispose();
-      at += indices.length;
-      progress?.(at, count);
-    }
-    return { features, accuracy: right / count, count };
-  } catch (error) {
-    features.dispose();
-    throw error;
   }
 }
 

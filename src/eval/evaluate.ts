@@ -1,224 +1,240 @@
 /**
- * Evaluates a model: reconstruction and latents of held-out pictures, and class-conditional samples at several guidance scales, all judged by
- * one classifier. Every figure comes with the protocol it was taken by. ARCHITECTURE.md, The method: evaluation.
+ * Evaluates a model, or pictures that came from anywhere: samples by several networks' features against real pictures, and of a model its
+ * reconstructions and latents. Every figure comes with the protocol it was taken by. ARCHITECTURE.md, The method: evaluation.
  */
-import { setImmediate as turn } from 'node:timers/promises';
 import { UsageError } from '../core/errors.js';
-import { key } from '../core/random.js';
 import type { DataSet } from '../data/source.js';
-import { generate, toPixels } from '../dsd/generate.js';
-import type { Model } from '../dsd/model.js';
 import type { SamplerOptions } from '../dsd/sampler.js';
-import { type Device, type DType, noGrad, randn, scope, type Tensor, tensor, zeros } from '../torch/index.js';
-import { Classifier, type ClassifierOptions, type ClassifierProtocol, describe, FEATURES } from './classifier.js';
+import type { Device, DType, Tensor } from '../torch/index.js';
+import type { ClassifierProtocol } from './classifier.js';
+import { Describer, disposeAll } from './describe.js';
+import { checkDraw, type DrawInput, drawn } from './draw.js';
+import { type JudgeProtocol, Jury, type JuryInput, type Scores } from './jury.js';
 import { PCA_FITTED, pcaPsnr } from './pca.js';
+import { subset } from './pictures.js';
 import { measureReconstruction, type Reconstruction } from './reconstruction.js';
-import { type Distances, Reference } from './reference.js';
+import { type Distances, NEIGHBOURS } from './reference.js';
+import { writeReference } from './references.js';
+import { inChannels, type PictureSet } from './sets.js';
 
-export interface EvaluateInput {
-  /** Answers the solver, and encodes and decodes: one model, but for latent diffusion. */
-  readonly denoiser: Model;
-  readonly coder: Model;
-  /** Which weights these are. */
-  readonly weights: 'average' | 'raw';
-  readonly data: Pick<DataSet, 'train' | 'heldOut'>;
-  readonly sampler: Omit<SamplerOptions, 'guidance'>;
-  /** One set of samples is drawn for each, from the same noise. */
-  readonly guidances: readonly number[];
-  /** Samples in a set. */
-  readonly count: number;
-  /** Samples drawn at a time; it changes nothing but speed and memory. */
-  readonly batch: number;
-  readonly device: Device;
-  /** Type that the model's token-wise layers compute in; the classifier is float32, the statistics float64. */
-  readonly dtype: DType;
-  readonly seed: number;
-  /** `balanced`: sample i is of class i mod K. `none`: the null class, for models trained without labels. */
-  readonly labels: 'balanced' | 'none';
-  readonly classifier?: Pick<ClassifierOptions, 'steps' | 'batch' | 'learningRate' | 'weightDecay'>;
-  /** Called between batches; what it throws stops the evaluation. */
-  readonly progress?: (stage: Stage, done: number, total: number) => void;
-  /** Sees samples first, first + 1, ... of a set as they will be judged: uint8 pixels (B, H, H, ch), and their classes. */
-  readonly onSamples?: (guidance: number, first: number, pixels: Uint8Array, labels: readonly number[]) => void;
+/** What is the same for a model and for pictures. */
+export interface JudgeInput extends Omit<JuryInput, 'searched'> {
+  /** Writes the reference's statistics there: one file for each network, by its name. */
+  readonly writeReference?: ReadonlyMap<string, string> | undefined;
 }
 
-export type Stage = 'classifier' | 'reference' | 'reconstruction' | 'samples';
+export interface EvaluateInput extends JudgeInput, DrawInput {
+  readonly data: Pick<DataSet, 'train' | 'heldOut'>;
+  /** Which weights these are. */
+  readonly weights: 'average' | 'raw';
+  /** One set of samples is drawn for each, from the same noise. */
+  readonly settings: readonly SamplerOptions[];
+  /** Samples drawn at a time; it changes nothing but speed and memory. */
+  readonly batch: number;
+  /** Sees samples first, first + 1, ... of a set as they will be judged: uint8 pixels (B, H, H, ch). */
+  readonly onSamples?: (set: number, first: number, pixels: Tensor) => void;
+}
 
-/** One set of samples. */
-export interface SampleScores extends Distances {
-  readonly guidance: number;
-  /** Share of samples that the classifier puts in the class that was asked for. Not to be read alone: class means score 1. */
-  readonly accuracy?: number;
+export type { Stage } from './jury.js';
+
+/** One set of a model's samples. */
+export interface SampleScores extends Scores {
+  readonly sampler: SamplerOptions;
 }
 
 /** What a number can be repeated and compared by. */
 export interface Protocol {
-  readonly weights: 'average' | 'raw';
-  readonly sampler: Omit<SamplerOptions, 'guidance'>;
-  readonly labels: string;
-  readonly noise: string;
   readonly samples: number;
   readonly seed: number;
-  readonly precision: DType;
   readonly device: Device;
   /** What a sample is when it is judged. */
   readonly pictures: string;
   readonly frechet: string;
+  readonly kernel: string;
   readonly neighbours: number;
-  readonly extractor: ClassifierProtocol;
-  readonly reference: { readonly source: string; readonly count: number };
-  readonly floor: { readonly source: string; readonly count: number };
+  /** By network. */
+  readonly judges: readonly JudgeProtocol[];
+  /** Present where it judged. */
+  readonly classifier?: ClassifierProtocol;
+}
+
+export interface ModelProtocol extends Protocol {
+  readonly weights: 'average' | 'raw';
+  readonly labels: string;
+  readonly noise: string;
+  readonly precision: DType;
   readonly reconstruction: { readonly source: string; readonly count: number; readonly pcaFittedOn: number };
 }
 
-export interface EvaluationReport {
-  readonly reconstruction: Reconstruction;
-  /** PSNR of per-patch PCA with as many components as the latent has channels. */
-  readonly pcaPsnr: number;
-  /** Share of real held-out pictures that the classifier gets right. */
-  readonly realAccuracy: number;
+export interface JudgeReport {
   /**
-   * What real pictures score against the reference at the samples' count: training pictures, as far as there are so many, spread evenly over
-   * their source. The classifier was trained on those, so some of this distance is its overfitting.
+   * What real pictures that are not in the reference score against it at the samples' count, as far as there are so many, spread evenly over their
+   * source. A classifier was trained on training pictures, so some of their distance by it is its overfitting. Absent where there is no data.
    */
-  readonly floor: Distances;
-  /** In the order of the guidances. */
-  readonly samples: readonly SampleScores[];
-  readonly protocol: Protocol;
+  readonly floor?: readonly Distances[];
+  /** Share of real held-out pictures that the classifier gets right. */
+  readonly realAccuracy?: number;
   /** What a reader must know before trusting the figures. */
   readonly warnings: readonly string[];
 }
 
-const NEIGHBOURS = 3;
+export interface PicturesReport extends JudgeReport {
+  readonly name: string;
+  readonly samples: Scores;
+  readonly protocol: Protocol;
+}
+
+export interface EvaluationReport extends JudgeReport {
+  readonly reconstruction: Reconstruction & {
+    /** PSNR of per-patch PCA with as many components as the latent has channels. */
+    readonly pcaPsnr: number;
+    /** The highest effective rank that the latent can have: LayerNorm takes a dimension away. */
+    readonly mostRank: number;
+    /** rFD: Frechet distances of reconstructions from the very pictures that they are of. */
+    readonly frechet: readonly { readonly extractor: string; readonly name: string; readonly frechet: number }[];
+  };
+  /** In the order of the settings. */
+  readonly samples: readonly SampleScores[];
+  readonly protocol: ModelProtocol;
+}
 
 /**
- * Runs the whole of it. Deterministic on a CPU; on CUDA up to the classifier's training (see Classifier.train).
+ * Judges a set of pictures.
+ * @throws UsageError when pictures, data and settings do not fit each other; FailureError for values that are not finite; PictureError, NpzError, DiskError
+ */
+export async function judgePictures(input: JudgeInput, set: PictureSet): Promise<PicturesReport> {
+  const { data } = input;
+  checkSize(data, set.height, set.width, set.name);
+  const fitting = data ? inChannels(set, data.train.channels) : set;
+  const jury = await Jury.open(input);
+  try {
+    store(jury, input.writeReference);
+    const descriptions = await jury.describe(fitting, {});
+    try {
+      const samples = jury.score(descriptions, set.labels);
+      return { name: set.name, samples, ...common(jury, set.count), protocol: protocolOf(input, jury, set.count) };
+    } finally {
+      disposeAll(descriptions);
+    }
+  } finally {
+    jury.dispose();
+  }
+}
+
+/**
+ * Evaluates a model. Deterministic on a CPU; on CUDA up to the classifier's training (see Classifier.train).
  * @throws UsageError when model, data and settings do not fit each other; FailureError for values that are not finite; PictureError
  */
 export async function evaluate(input: EvaluateInput): Promise<EvaluationReport> {
   check(input);
-  const { coder, data, device, dtype, seed, count, batch, progress } = input;
-  const { train, heldOut } = data;
-  const stage = (name: Stage) => (done: number, total: number) => progress?.(name, done, total);
-  const owned: { dispose(): void }[] = [];
-  const own = <T extends { dispose(): void }>(thing: T): T => {
-    owned.push(thing);
-    return thing;
-  };
+  const jury = await Jury.open(input);
   try {
-    const reconstruction = await measureReconstruction(coder, heldOut, { device, dtype, batch, progress: stage('reconstruction') });
-    const floorPsnr = await pcaPsnr(train, heldOut, { patch: coder.config.patch, components: coder.config.latent, device });
-
-    const classifier = own(await Classifier.train(train, { ...input.classifier, device, seed, progress: stage('classifier') }));
-    const real = await describe(classifier, heldOut, heldOut.length, stage('reference'));
-    own(real.features);
-    const reference = own(new Reference(real.features, NEIGHBOURS));
-    const other = await describe(classifier, train, Math.min(count, train.length), stage('reference'));
-    own(other.features);
-    const floor = reference.measure(other.features);
-
+    store(jury, input.writeReference);
+    const reconstruction = await reconstruct(input, jury);
     const samples: SampleScores[] = [];
-    for (const guidance of input.guidances) samples.push(await score(input, classifier, reference, guidance));
-    return {
-      reconstruction,
-      pcaPsnr: floorPsnr,
-      realAccuracy: real.accuracy,
-      floor,
-      samples,
-      protocol: protocol(input, classifier.protocol, floor.count),
-      warnings: [reference.warning(count)].filter((warning) => warning !== undefined),
-    };
-  } finally {
-    for (const thing of owned) thing.dispose();
-  }
-}
-
-/** Draws one set of samples and judges it. */
-async function score(input: EvaluateInput, classifier: Classifier, reference: Reference, guidance: number): Promise<SampleScores> {
-  const { count, batch, device, progress, onSamples } = input;
-  const features = zeros([count, FEATURES], { device });
-  let right = 0;
-  try {
-    for (let first = 0; first < count; first += batch) {
-      const labels = Array.from({ length: Math.min(batch, count - first) }, (_, i) => label(input, first + i));
-      noGrad(() =>
-        scope(() => {
-          const wanted = tensor(BigInt64Array.from(labels, BigInt), [labels.length], { dtype: 'int64', device });
-          const pixels = draw(input, guidance, first, wanted);
-          const part = classifier.features(pixels);
-          features.narrow(0, first, labels.length).copy_(part);
-          right += Number(classifier.labelsOf(part).eq(wanted).sum().item());
-          onSamples?.(guidance, first, pixels.toArray() as Uint8Array, labels);
-        }),
-      );
-      await turn();
-      progress?.('samples', Math.min(count, first + batch), count);
+    for (const [i, sampler] of input.settings.entries()) {
+      const set = drawn(input, sampler);
+      const onPictures = (first: number, pixels: Tensor) => input.onSamples?.(i, first, pixels);
+      const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
+      try {
+        samples.push({ sampler, ...jury.score(descriptions, set.labels) });
+      } finally {
+        disposeAll(descriptions);
+      }
     }
-    const distances = reference.measure(features);
-    return { guidance, ...distances, ...(input.labels === 'none' ? {} : { accuracy: right / count }) };
+    return { reconstruction, samples, ...common(jury, input.count), protocol: modelProtocol(input, jury, reconstruction.pictures) };
   } finally {
-    features.dispose();
+    jury.dispose();
   }
 }
 
-/** Samples number first, first + 1, ... as uint8 pixels (B, H, H, ch). Sample i is a function of (weights, seed, i, label). */
-function draw({ denoiser, coder, sampler, device, dtype, seed }: EvaluateInput, guidance: number, first: number, labels: Tensor): Tensor {
-  return scope(() => {
-    const wide = denoiser.weights.get('trunk.role.weight').dtype;
-    const noise = randn(key(seed, 'sample'), first, denoiser.latentShape(labels.shape[0] ?? 0), { device, dtype: wide });
-    const narrow = denoiser.in(dtype);
-    return toPixels(generate(narrow, coder === denoiser ? narrow : coder.in(dtype), { noise, labels, options: { ...sampler, guidance } }));
-  });
+/** The held-out pictures that the jury has described, through the model and described again. */
+async function reconstruct(input: EvaluateInput, jury: Jury): Promise<EvaluationReport['reconstruction']> {
+  const { coder, data, device, dtype, batch, progress } = input;
+  const held = jury.heldOut as NonNullable<Jury['heldOut']>; // there is data
+  const count = held.indices.length;
+  const describer = new Describer(jury.networks, count, device);
+  try {
+    const told = (done: number, total: number) => progress?.('reconstruction', done, total);
+    const found = await measureReconstruction(coder, subset(data.heldOut, held.indices), {
+      ...{ device, dtype, batch, ssim: true, progress: told },
+      onPictures: (pixels) => describer.add(pixels),
+    });
+    const descriptions = describer.read();
+    try {
+      const frechet = jury.distancesTo(held, descriptions);
+      const floor = await pcaPsnr(data.train, subset(data.heldOut, held.indices), {
+        ...{ patch: coder.config.patch, components: coder.config.latent, device },
+        progress: (done, total) => progress?.('components', done, total),
+      });
+      const { latent, latentNorm } = coder.config;
+      return { ...found, mostRank: latent - (latentNorm ? 1 : 0), pcaPsnr: floor, frechet };
+    } finally {
+      disposeAll(descriptions);
+    }
+  } finally {
+    describer.dispose();
+  }
 }
 
-function label({ labels, denoiser }: EvaluateInput, i: number): number {
-  const K = denoiser.config.classes;
-  return labels === 'none' ? K : i % K;
+function store(jury: Jury, files: ReadonlyMap<string, string> | undefined): void {
+  for (const { extractor, reference } of jury.judges) {
+    const path = files?.get(extractor.name);
+    if (path !== undefined) writeReference(path, reference.content());
+  }
 }
 
-function check({ denoiser, coder, data, guidances, count, batch, labels }: EvaluateInput): void {
+function common(jury: Jury, count: number): JudgeReport {
+  const floors = jury.judges.flatMap(({ floor }) => floor ?? []);
+  return {
+    ...(floors.length > 0 ? { floor: floors } : {}),
+    ...(jury.realAccuracy === undefined ? {} : { realAccuracy: jury.realAccuracy }),
+    warnings: jury.warningsFor(count),
+  };
+}
+
+function checkSize(data: JudgeInput['data'], height: number, width: number, name: string): void {
+  if (!data) return;
+  const { size } = data.heldOut;
+  if (height !== size || width !== size)
+    throw new UsageError(`${name} has pictures of ${width} x ${height} px, and those of ${data.heldOut.name} were opened at ${size} px`);
+}
+
+function check(input: EvaluateInput): void {
+  const { denoiser, data, settings, batch, labels } = input;
   const { image, channels, classes } = denoiser.config;
   const { size, channels: found, classes: names, name } = data.heldOut;
   if (size !== image || found !== channels)
     throw new UsageError(
       `the model was made for pictures of ${image} px with ${channels} channels, and ${name} has ${size} px with ${found}`,
     );
-  if (coder.config.image !== image || coder.config.latent !== denoiser.config.latent || coder.config.patch !== denoiser.config.patch)
-    throw new UsageError('the model that decodes has another latent than the one that denoises');
+  checkDraw(input, settings);
   if (labels === 'balanced' && classes !== names.length)
     throw new UsageError(`the model knows ${classes} classes, and ${name} has ${names.length}: evaluate on the data set it was trained on`);
-  if (labels === 'none' && guidances.some((scale) => scale !== 1))
-    throw new UsageError('guidance needs classes: a model sampled without labels is evaluated at guidance 1');
-  // These would be found out after minutes of work.
-  if (names.length < 2) throw new UsageError(`samples are judged by a classifier, which needs at least two classes; ${name} has one`);
-  for (const part of [data.train, data.heldOut])
-    if (part.length <= NEIGHBOURS)
-      throw new UsageError(
-        `evaluation needs more than ${NEIGHBOURS} pictures in each part, and ${part.name} has ${part.length}: 'dsd reconstruct' needs one`,
-      );
-  if (!Number.isInteger(count) || count <= NEIGHBOURS)
-    throw new UsageError(`evaluation needs more than ${NEIGHBOURS} samples, got ${count}`);
   if (!Number.isInteger(batch) || batch < 1) throw new UsageError(`the batch must be a whole number from 1, got ${batch}`);
 }
 
-function protocol(input: EvaluateInput, extractor: ClassifierProtocol, floorCount: number): Protocol {
-  const { weights, sampler, count, seed, dtype, device, data } = input;
-  const heldOut = { source: data.heldOut.name, count: data.heldOut.length };
+function protocolOf({ seed, device }: JudgeInput, jury: Jury, samples: number): Protocol {
   return {
-    weights,
-    sampler,
-    labels: input.labels === 'none' ? 'none: the null class' : 'balanced: sample i has class i mod K',
-    noise: "normal numbers of (seed, 'sample', i)",
-    samples: count,
-    seed,
-    precision: dtype,
-    device,
-    pictures: 'clamped to [-1, 1], rounded to uint8',
-    frechet: `FD-${extractor.name}: float64, covariances over n - 1`,
+    ...{ samples, seed, device },
+    pictures: 'uint8, as they are saved',
+    frechet: 'float64, covariances over n - 1',
+    kernel: 'unbiased, (x . y / D + 1)^3, float64',
     neighbours: NEIGHBOURS,
-    extractor,
-    reference: heldOut,
-    floor: { source: data.train.name, count: floorCount },
-    reconstruction: { ...heldOut, pcaFittedOn: Math.min(PCA_FITTED, data.train.length) },
+    judges: jury.judges.map(({ protocol }) => protocol),
+    ...(jury.classifierProtocol ? { classifier: jury.classifierProtocol } : {}),
+  };
+}
+
+function modelProtocol(input: EvaluateInput, jury: Jury, reconstructed: number): ModelProtocol {
+  const { weights, count, dtype, data, labels } = input;
+  return {
+    ...protocolOf(input, jury, count),
+    pictures: 'clamped to [-1, 1], rounded to uint8',
+    weights,
+    labels: labels === 'none' ? 'none: the null class' : 'balanced: sample i has class i mod K',
+    noise: "normal numbers of (seed, 'sample', i)",
+    precision: dtype,
+    reconstruction: { source: data.heldOut.name, count: reconstructed, pcaFittedOn: Math.min(PCA_FITTED, data.train.length) },
   };
 }

@@ -264,20 +264,51 @@ test('info says when it was measured, which may be before the weights were saved
 });
 
 test('eval: a table with its protocol, and the same as JSON', async () => {
-  const words = ['eval', 'run', '--count', '8', '--guidance', '1,3', '--batch', '5', '--classifier-steps', '2'];
+  const words = ['eval', 'run', '--count', '8', '--guidance', '1,3', '--batch', '5', '--classifier-steps', '2', '--features', 'classifier'];
   const shown = ok(await dsd(words, { cwd: folder })).stdout;
-  assert.match(shown, /^reconstruction +PSNR \d+\.\d\d dB on 12 held-out pictures; per-patch PCA/m);
-  assert.match(shown, /^guidance 1 .*%$/m);
-  assert.match(shown, /^guidance 3 .*%$/m);
+  assert.match(shown, /^reconstruction +PSNR \d+\.\d\d dB, SSIM -?0\.\d{3} on 12 held-out pictures; per-patch PCA.*\n +rFD-classifier \d/m);
+  assert.match(shown, /^latent +effective rank \d\.\d of 7, deviation \d/m);
+  assert.match(
+    shown,
+    /^by classifier +FD-classifier +kernel x 1000 +precision +recall +in the asked class\nguidance 1 .*%\nguidance 3 .*%\nreal pictures \(8\) .*%$/m,
+  );
   assert.match(shown, /^8 samples a row: averaged weights, heun, 2 steps, guidance on \[0\.1, 1\], labels balanced/m);
+  assert.match(
+    shown,
+    /^FD-classifier: 256 features, classifier trained for 2 steps on .*; against 12 pictures of .*; real pictures of .*training part$/m,
+  );
   const report = json(ok(await dsd([...words, '--json', '--quiet'], { cwd: folder })));
   assert.deepEqual(
-    (report.samples as { guidance: number; count: number }[]).map(({ guidance, count }) => [guidance, count]),
+    (report.samples as { sampler: { guidance: number }; count: number }[]).map(({ sampler, count }) => [sampler.guidance, count]),
     [
       [1, 8],
       [3, 8],
     ],
   );
+});
+
+test('eval: pictures of any program, in an .npz or a folder, against data or a file', async () => {
+  ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged.npz', '--quiet'], { cwd: folder }));
+  ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged/', '--quiet'], { cwd: folder }));
+  const against = ['--data', 'pictures', '--features', 'nsfwjs-mixed7,classifier', '--classifier-steps', '2', '--quiet'];
+  const words = ['eval', 'judged.npz', ...against, '--write-reference', 'reference.npz'];
+  const shown = ok(await dsd(words, { cwd: folder })).stdout;
+  assert.match(shown, /^by nsfwjs-mixed7 +FD-nsfwjs-mixed7 +kernel x 1000 +precision +recall\njudged\.npz .*%\nreal pictures \(8\) .*%$/m);
+  assert.match(shown, /^8 pictures of judged\.npz, seed 0, on cpu$/m);
+  assert.match(shown, /^warning: FD-nsfwjs-mixed7: 8 pictures for 768 features/m);
+  type Found = { samples: { accuracy?: number; distances: { name: string; frechet: number }[] } };
+  const distances = async (...more: string[]) =>
+    json(ok(await dsd(['eval', ...more, '--json', '--quiet'], { cwd: folder }))) as unknown as Found;
+  const named = await distances('judged', ...against);
+  const [first] = named.samples.distances;
+  assert.ok(named.samples.accuracy !== undefined, 'file names tell the classes');
+  const by = await distances('judged.npz', '--reference', 'reference.npz');
+  assert.deepEqual(
+    by.samples.distances.map(({ name }) => name),
+    ['FD-nsfwjs-mixed7'],
+    'the file says by which network',
+  );
+  assert.ok(Math.abs((by.samples.distances[0]?.frechet as number) / (first?.frechet as number) - 1) < 1e-3, 'a folder, or an .npz');
 });
 
 test('bench: calls and steps, with or without a PyTorch to compare with', async () => {

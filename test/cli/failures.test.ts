@@ -79,7 +79,16 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['sample', 'run', '--interval', '1,0.1'], /--interval wants two times, low then high/],
     [['reconstruct', 'run', 'pictures/train/dark/0.png', '--count', '1'], /--count chooses from a data set, and here pictures are named/],
     [['eval', 'run', '--count', '1e15'], /--count wants a whole number from 4 to 1000000/],
-    [['eval', 'run', '--data', 'few'], /more than 3 pictures in each part, and few, training part has 3/],
+    [['eval', 'run', '--features', 'classifier', '--data', 'few'], /more than 3 pictures in each part, and few, training part has 3/],
+    [['eval', 'run', '--features', 'inception'], /--features wants some of .*; found 'inception'/],
+    [['eval', 'run', '--features', 'classifier,classifier'], /--features names classifier twice/],
+    [['eval', 'run', '--features', 'inception-2015'], /FID is defined by the Inception of 2015.*--inception PATH/],
+    [['eval', 'run', '--write-reference', 'run'], /--write-reference wants FILE\.npz, found 'run'/],
+    [['eval', 'run', '--features', 'classifier', '--write-reference', 'x.npz'], /a classifier is trained anew each time/],
+    [['eval', 'pictures/val/dark'], /holds pictures: name what they are to be compared with by --data or --reference/],
+    [['eval', 'pictures/val/dark', '--data', 'pictures', '--steps', '2'], /--steps is for drawing samples/],
+    [['eval', 'pictures/val/dark', '--data', 'pictures', '--count', '99'], /99 pictures were asked for, and .*dark has 6/],
+    [['eval', 'nowhere'], /no file or run folder 'nowhere'/],
     [['reconstruct', 'run', 'nowhere.png'], /no picture, folder or data set 'nowhere\.png'/],
     [['reconstruct', 'run', 'fashion-mnist'], /fashion-mnist are grey, and this model was made for colour/],
     [['info'], /a model or a preset/],
@@ -121,7 +130,10 @@ test('data and pictures that cannot be used exit 1, with the path', async () => 
     [['reconstruct', 'run', 'zero.png'], /zero\.png: the file is empty \(0 bytes\)\n$/],
     [['reconstruct', 'run', 'cut.png'], /cut\.png: the file is cut off or damaged \(.*\)\n$/],
     [['reconstruct', 'run', 'held'], /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/],
-    [['eval', 'run', '--data', 'held'], /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/],
+    [
+      ['eval', 'run', '--features', 'classifier', '--data', 'held'],
+      /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/,
+    ],
   ]);
 });
 

@@ -6,11 +6,14 @@ import { MemorySource } from '../../src/data/source.js';
 import { fromPixels } from '../../src/dsd/generate.js';
 import { Model } from '../../src/dsd/model.js';
 import type { ModelConfig } from '../../src/dsd/sizes.js';
-import { Classifier, describe, FEATURES } from '../../src/eval/classifier.js';
-import { type EvaluateInput, evaluate } from '../../src/eval/evaluate.js';
+import { Classifier, FEATURES } from '../../src/eval/classifier.js';
+import { describe } from '../../src/eval/describe.js';
+import { type EvaluateInput, type EvaluationReport, evaluate, judgePictures } from '../../src/eval/evaluate.js';
+import { ofClassifier } from '../../src/eval/features.js';
 import { pcaPsnr } from '../../src/eval/pca.js';
 import { spread } from '../../src/eval/pictures.js';
 import { measureReconstruction } from '../../src/eval/reconstruction.js';
+import { ofSource } from '../../src/eval/sets.js';
 import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
 import { liveTensors } from '../torch/live.js';
 
@@ -61,13 +64,20 @@ test('the classifier learns, gives the same for a seed, and judges each picture 
   const steps: number[] = [];
   const classifier = await Classifier.train(train, { ...options, progress: (step) => steps.push(step) });
   assert.deepEqual(steps.at(-1), 16);
-  const real = await describe(classifier, heldOut);
-  assert.ok(real.accuracy > 0.9, `accuracy ${real.accuracy}`);
-  assert.deepEqual(real.features.shape, [30, FEATURES]);
+  const pooled = async (judge: Classifier, source: MemorySource): Promise<Tensor> => {
+    const all = spread(source.length, source.length);
+    const [found] = await describe(ofSource(source, all), [ofClassifier(judge)], { device: 'cpu', batch: 7 });
+    return found!.pooled;
+  };
+  const real = await pooled(classifier, heldOut);
+  const found = scope(() => classifier.labelsOf(real).toArray());
+  const accuracy = [...found].filter((label, i) => Number(label) === heldOut.label(i)).length / 30;
+  assert.ok(accuracy > 0.9, `accuracy ${accuracy}`);
+  assert.deepEqual(real.shape, [30, FEATURES]);
 
   const short = async (seed: number) => {
     const trained = await Classifier.train(train, { ...options, seed, steps: 2 });
-    const { features } = await describe(trained, heldOut);
+    const features = await pooled(trained, heldOut);
     const values = features.toArray();
     features.dispose();
     trained.dispose();
@@ -79,26 +89,26 @@ test('the classifier learns, gives the same for a seed, and judges each picture 
 
   scope(() => {
     const one = classifier.features(tensor(heldOut.peek(7), [1, SIZE, SIZE, 1], { dtype: 'uint8' })).toArray() as Float32Array;
-    const row = real.features.select(0, 7).toArray() as Float32Array;
+    const row = real.select(0, 7).toArray() as Float32Array;
     for (const [i, value] of one.entries()) assert.ok(Math.abs(value - (row[i] as number)) < 1e-5);
     const labels = classifier.classify(tensor(heldOut.peek(7), [1, SIZE, SIZE, 1], { dtype: 'uint8' })).toArray() as BigInt64Array;
     assert.deepEqual([...labels], [BigInt(heldOut.label(7))]);
   });
-  for (const thing of [classifier, real.features]) thing.dispose();
+  for (const thing of [classifier, real]) thing.dispose();
   assert.equal(memory().live, before, 'all is freed');
 });
 
 test('colour pictures are classified too, and one class is refused', async () => {
   const classifier = await Classifier.train(corners(8, 3, 3), { device: 'cpu', seed: 1, steps: 1, batch: 4 });
-  const found = await describe(classifier, corners(5, 4, 3));
-  assert.equal(found.features.shape[0], 5);
+  const [found] = await describe(ofSource(corners(5, 4, 3), [0, 2, 4]), [ofClassifier(classifier)], { device: 'cpu' });
+  assert.equal(found?.pooled.shape[0], 3);
   const single = new MemorySource({ name: 'one', size: 4, channels: 1, classes: ['only'] }, new Uint8Array(16), [0], () => 'x');
   await assert.rejects(
     Classifier.train(single, { device: 'cpu', seed: 1 }),
     (error: Error) => error instanceof UsageError && /at least two classes, and one has 1/.test(error.message),
   );
   classifier.dispose();
-  found.features.dispose();
+  found?.pooled.dispose();
 });
 
 test('PCA of all components is exact up to rounding, and more components are better', async () => {
@@ -110,83 +120,111 @@ test('PCA of all components is exact up to rounding, and more components are bet
   await assert.rejects(pcaPsnr(train, heldOut, { patch: 5, components: 2 }), UsageError);
 });
 
+const SAMPLER = { solver: 'euler', steps: 3, interval: [0.1, 1], shift: 0.71, target: 'clean', guidance: 1 } as const;
+const guided = (...scales: number[]) => scales.map((guidance) => ({ ...SAMPLER, guidance }));
+
 const input = (changes: Partial<EvaluateInput> = {}): EvaluateInput => {
   const model = Model.init(MODEL, 1, { device: 'cpu' });
   return {
     ...{ denoiser: model, coder: model, weights: 'average', data: { train: corners(40, 1), heldOut: corners(30, 2) } },
-    sampler: { solver: 'euler', steps: 3, interval: [0.1, 1], shift: 0.71, target: 'clean' },
-    ...{
-      guidances: [1, 2],
-      count: 20,
-      batch: 8,
-      device: 'cpu',
-      dtype: 'float32',
-      seed: 9,
-      labels: 'balanced',
-      classifier: { steps: 4, batch: 16 },
-    },
+    ...{ settings: guided(1, 2), features: ['classifier'], files: [], against: 'held-out', real: 100 },
+    ...{ count: 20, batch: 8, device: 'cpu', dtype: 'float32', seed: 9, labels: 'balanced', classifier: { steps: 4, batch: 16 } },
     ...changes,
   };
 };
+const first = (report: EvaluationReport, set = 0) => report.samples[set]!.distances[0]!;
 
 test('an evaluation gives every figure with its protocol, and frees what it made', async () => {
   const asked = input();
   const before = await liveTensors();
-  const drawn = new Map<number, number[][]>();
+  const seen: number[][] = [];
   const stages = new Set<string>();
   const report = await evaluate({
     ...asked,
     progress: (stage) => stages.add(stage),
-    onSamples: (guidance, first, pixels, labels) => {
-      assert.equal(pixels.length, labels.length * SIZE * SIZE);
-      drawn.set(guidance, [...(drawn.get(guidance) ?? []), [first, ...labels]]);
+    onSamples: (set, at, pixels) => {
+      assert.deepEqual(pixels.shape.slice(1), [SIZE, SIZE, 1]);
+      seen.push([set, at, pixels.shape[0] as number]);
     },
   });
   assert.equal(memory().live, before);
+  const pieces = [
+    [0, 8],
+    [8, 8],
+    [16, 4],
+  ];
   assert.deepEqual(
-    drawn.get(2),
-    [
-      [0, 0, 1, 2, 0, 1, 2, 0, 1],
-      [8, 2, 0, 1, 2, 0, 1, 2, 0],
-      [16, 1, 2, 0, 1],
-    ],
-    'labels are balanced',
+    seen,
+    [0, 1].flatMap((set) => pieces.map((piece) => [set, ...piece])),
   );
-  assert.deepEqual(drawn.get(1), drawn.get(2));
-  assert.deepEqual([...stages].sort(), ['classifier', 'reconstruction', 'reference', 'samples']);
+  assert.deepEqual([...stages], ['classifier', 'reference', 'floor', 'reconstruction', 'components', 'samples']);
 
   assert.deepEqual(
-    report.samples.map(({ guidance, count }) => [guidance, count]),
+    report.samples.map(({ sampler, count }) => [sampler.guidance, count]),
     [
       [1, 20],
       [2, 20],
     ],
   );
-  for (const scores of report.samples)
-    for (const value of [scores.accuracy, scores.precision, scores.recall]) assert.ok((value as number) >= 0 && (value as number) <= 1);
-  const untrained = (report.samples[0]?.frechet ?? 0) / report.floor.frechet;
-  assert.ok(untrained > 3, `samples of an untrained model are far from real ones, beside ${report.floor.frechet}: ${untrained} times`);
-  assert.ok(
-    Number.isFinite(report.reconstruction.psnr) && report.pcaPsnr > report.reconstruction.psnr,
-    'an untrained model does not reach PCA',
-  );
-  assert.equal(report.reconstruction.pictures, 30);
-  assert.ok(report.reconstruction.latent.effectiveRank > 1 && report.reconstruction.latent.effectiveRank <= 4.0001);
-  assert.equal(report.reconstruction.latent.tokens, 30 * 16);
-  assert.equal(report.floor.count, 20);
-  const { protocol } = report;
-  assert.equal(protocol.frechet.startsWith('FD-classifier'), true);
+  for (const { accuracy, distances } of report.samples) {
+    const [only] = distances;
+    for (const value of [accuracy, only?.precision, only?.recall]) assert.ok((value as number) >= 0 && (value as number) <= 1);
+    assert.deepEqual([only?.extractor, only?.name, only?.kid?.size], ['classifier', 'FD-classifier', 20]);
+    assert.deepEqual([only?.spatialFrechet, only?.inceptionScore], [undefined, undefined], 'it has no such features');
+  }
+  const floor = report.floor![0]!;
+  const untrained = first(report).frechet / floor.frechet;
+  assert.ok(untrained > 3, `samples of an untrained model are far from real ones, beside ${floor.frechet}: ${untrained} times`);
+  assert.ok((first(report).kid?.mean as number) > (floor.kid?.mean as number));
+  const { reconstruction } = report;
+  assert.ok(Number.isFinite(reconstruction.psnr) && reconstruction.pcaPsnr > reconstruction.psnr, 'an untrained model does not reach PCA');
+  assert.ok((reconstruction.ssim as number) > -1 && (reconstruction.ssim as number) < 0.5);
   assert.deepEqual(
-    [protocol.samples, protocol.seed, protocol.reference, protocol.extractor.steps],
-    [20, 9, { source: 'corners 2', count: 30 }, 4],
+    reconstruction.frechet.map(({ name }) => name),
+    ['FD-classifier'],
   );
-  assert.match(report.warnings.join(), /20 pictures for 256 features/);
+  assert.ok((reconstruction.frechet[0]?.frechet as number) > floor.frechet);
+  assert.equal(reconstruction.pictures, 30);
+  assert.ok(reconstruction.latent.effectiveRank > 1 && reconstruction.latent.effectiveRank <= 4.0001);
+  assert.equal(reconstruction.latent.tokens, 30 * 16);
+  assert.equal(floor.count, 20);
+  const { protocol } = report;
+  const [judge] = protocol.judges;
+  assert.deepEqual(
+    [protocol.samples, protocol.seed, judge?.reference, judge?.floor, protocol.classifier?.steps],
+    [20, 9, { source: 'corners 2', count: 30 }, { source: 'corners 1', count: 20 }, 4],
+  );
+  assert.match(report.warnings.join(), /^FD-classifier: 20 pictures for 256 features/);
   assert.equal(JSON.stringify(report).includes('null'), false, 'all of it can be saved as JSON');
 });
 
+test('real pictures are compared with the part that is asked for', async () => {
+  const data = { train: corners(40, 1), heldOut: corners(30, 2) };
+  const judged = async (changes: Partial<EvaluateInput>) => {
+    const asked = { ...input({ data, ...changes }), count: 25 };
+    const report = await judgePictures(asked, ofSource(data.heldOut, spread(30, 25)));
+    return { report, found: report.samples.distances[0]!, judge: report.protocol.judges[0]! };
+  };
+  const held = await judged({});
+  assert.deepEqual(
+    [held.found.precision, held.report.samples.accuracy],
+    [1, held.report.realAccuracy],
+    'they are 25 of the 30 of the reference',
+  );
+  const train = await judged({ against: 'train', real: 33 });
+  assert.deepEqual(train.judge.reference, { source: 'corners 1', count: 33 });
+  assert.deepEqual(train.judge.floor, { source: 'corners 2', count: 25 });
+  const [floor] = train.report.floor!;
+  assert.ok(Math.abs((floor?.frechet as number) - train.found.frechet) < 1e-9, 'the floor is of the very pictures that were judged');
+  const all = await judged({ against: 'all', real: 1000 });
+  assert.deepEqual(all.judge.reference, { source: 'corners 1; corners 2', count: 70 });
+  assert.equal(all.report.floor?.[0]?.count, 30);
+  assert.equal(all.found.precision, 1);
+});
+
 test('samples that are pictures of the class asked for score well, and those of another class do not', async () => {
-  const asked = input({ guidances: [1, 1], count: 30, batch: 30, classifier: { steps: 30, batch: 24 } });
-  const { heldOut } = asked.data;
+  const asked = input({ settings: guided(1, 1), count: 30, batch: 30, classifier: { steps: 30, batch: 24 } });
+  const heldOut = asked.data.heldOut;
   const shown = (label: number) =>
     heldOut.peek(Array.from({ length: 30 }, (_, i) => i).find((i) => heldOut.label(i) === label) as number) as Uint8Array;
   // A model that has learnt one picture of each class by heart, and in the second set takes each class for the next.
@@ -208,10 +246,10 @@ test('samples that are pictures of the class asked for score well, and those of 
   });
   const report = await evaluate({ ...asked, denoiser: rote, coder: rote, onSamples: () => void turn++ });
   const [right, wrong] = report.samples;
-  assert.ok((right?.accuracy as number) > 0.9 && report.realAccuracy > 0.9, `${right?.accuracy} ${report.realAccuracy}`);
+  assert.ok((right?.accuracy as number) > 0.9 && (report.realAccuracy as number) > 0.9, `${right?.accuracy} ${report.realAccuracy}`);
   assert.ok((wrong?.accuracy as number) < 0.1, `${wrong?.accuracy}`);
-  assert.equal(right?.precision, 1);
-  assert.ok((right?.recall as number) < 0.2, 'three pictures cover little, however right they are');
+  assert.equal(first(report).precision, 1);
+  assert.ok((first(report).recall as number) < 0.2, 'three pictures cover little, however right they are');
 });
 
 test('the latent before its norm is measured apart', async () => {
@@ -228,10 +266,10 @@ test('the latent before its norm is measured apart', async () => {
 });
 
 test('the batch changes nothing but rounding', async () => {
-  const asked = input({ guidances: [2] });
+  const asked = input({ settings: guided(2) });
   const collect = async (batch: number) => {
     const parts: Uint8Array[] = [];
-    await evaluate({ ...asked, batch, onSamples: (_guidance, _first, pixels) => parts.push(pixels.slice()) });
+    await evaluate({ ...asked, batch, onSamples: (_set, _first, pixels) => parts.push(pixels.toArray() as Uint8Array) });
     return Buffer.concat(parts);
   };
   const [a, b] = [await collect(20), await collect(7)];
@@ -240,13 +278,44 @@ test('the batch changes nothing but rounding', async () => {
 });
 
 test('a model without labels is sampled with the null class and has no accuracy', async () => {
+  const asked = input({ labels: 'none', settings: guided(1), count: 8 });
   const labels: number[] = [];
-  const report = await evaluate(
-    input({ labels: 'none', guidances: [1], count: 8, onSamples: (_g, _f, _p, given) => labels.push(...given) }),
-  );
-  assert.deepEqual(labels, Array(8).fill(3));
+  const denoise = asked.denoiser.denoise.bind(asked.denoiser);
+  const watched: Model = Object.create(asked.denoiser, {
+    denoise: {
+      value: (z: Tensor, t: Tensor, y: Tensor) => {
+        labels.push(...[...(y.toArray() as BigInt64Array)].map(Number));
+        return denoise(z, t, y);
+      },
+    },
+  });
+  const report = await evaluate({ ...asked, denoiser: watched });
+  assert.deepEqual(new Set(labels), new Set([3]));
   assert.equal(report.samples[0]?.accuracy, undefined);
-  await assert.rejects(evaluate(input({ labels: 'none', guidances: [2] })), UsageError);
+  await assert.rejects(evaluate(input({ labels: 'none', settings: guided(2) })), UsageError);
+});
+
+test('labels are balanced', async () => {
+  const asked = input({ settings: guided(2), count: 7, batch: 4 });
+  const given: number[][] = [];
+  const denoise = asked.denoiser.denoise.bind(asked.denoiser);
+  const watched: Model = Object.create(asked.denoiser, {
+    denoise: {
+      value: (z: Tensor, t: Tensor, y: Tensor) => {
+        given.push([...(y.toArray() as BigInt64Array)].map(Number));
+        return denoise(z, t, y);
+      },
+    },
+  });
+  await evaluate({ ...asked, denoiser: watched });
+  assert.deepEqual(
+    [given[0], given[3]],
+    [
+      [0, 1, 2, 0],
+      [1, 2, 0],
+    ],
+  );
+  assert.deepEqual(given[1], [0, 1, 2, 0, 3, 3, 3, 3], 'inside the interval both are asked for');
 });
 
 test('what does not fit is refused before any work', async () => {
@@ -262,12 +331,17 @@ test('what does not fit is refused before any work', async () => {
   await refused(/knows 4 classes, and corners 2 has 3/, { denoiser: other, coder: other });
   await refused(/more than 3 samples, got 3/, { count: 3 });
   await refused(/whole number from 1, got 0/, { batch: 0 });
+  await refused(/more than 3 real pictures, got 2/, { real: 2 });
+  await refused(/whole number of steps from 1, got 0/, { settings: [{ ...SAMPLER, steps: 0 }] });
+  await refused(/low then high; got \[0.5, 0.2\]/, { settings: [{ ...SAMPLER, interval: [0.5, 0.2] }] });
+  const part = (count: number) => corners(count, 1);
+  await refused(/more than 3 pictures in each part, and corners 1 has 2/, { data: { train: part(2), heldOut: part(9) } });
 });
 
 test('an evaluation that is stopped frees what it made', async () => {
   const asked = input();
   const before = await liveTensors();
-  for (const stopped of ['classifier', 'reference', 'reconstruction', 'samples']) {
+  for (const stopped of ['classifier', 'reference', 'floor', 'reconstruction', 'components', 'samples']) {
     const failing = evaluate({
       ...asked,
       progress: (stage) => {

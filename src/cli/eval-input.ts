@@ -1,0 +1,58 @@
+/** What `dsd eval` was given: what kind of thing it is to measure, by which networks, and against which files. */
+import { extname } from 'node:path';
+import { nearest, UsageError } from '../core/errors.js';
+import { FEATURES_NAMES, type FeaturesName } from '../eval/jury.js';
+import { disk } from '../io/disk.js';
+import { WEIGHTS_FILE } from '../train/weights.js';
+
+/** A run's folder and a weights file are a model; other folders, and `.npz` files, are pictures. @throws UsageError for what is not there */
+export function subjectOf(path: string): 'model' | 'folder' | 'npz' {
+  if (!disk.exists(path)) throw new UsageError(`there is no file or run folder '${path}'`);
+  if (disk.stat(path).kind !== 'folder') return extname(path).toLowerCase() === '.npz' ? 'npz' : 'model';
+  return disk.list(path).some((name) => [WEIGHTS_FILE, 'config.json'].includes(name)) ? 'model' : 'folder';
+}
+
+/**
+ * The networks asked for, or those that can judge here.
+ * @param labelled whether a classifier could judge: samples have classes, and there is data to train it on
+ * @throws UsageError for a name that is none, or comes twice
+ */
+export function chooseFeatures(
+  flags: { readonly features: string | undefined; readonly inception: string | undefined },
+  { labelled, files }: { labelled: boolean; files: readonly { path: string; statistics: string | undefined; pictures: boolean }[] },
+): FeaturesName[] {
+  if (flags.features !== undefined) return flags.features.split(',').map((name, i, all) => checkName(name, all.indexOf(name) < i));
+  const weights = flags.inception ?? process.env.DSD_INCEPTION;
+  const possible: FeaturesName[] = [
+    ...(labelled ? ['classifier' as const] : []),
+    'nsfwjs-mixed7',
+    ...(weights ? ['inception-2015' as const] : []),
+  ];
+  if (files.length === 0 || files.some(({ pictures, statistics }) => pictures && statistics === undefined)) return possible;
+  // Statistics judge by the network that they are of.
+  const named = files.flatMap(({ statistics }) => FEATURES_NAMES.filter((name) => name === statistics));
+  return named.length > 0 ? [...new Set(named)] : possible;
+}
+
+function checkName(name: string, twice: boolean): FeaturesName {
+  const found = FEATURES_NAMES.find((known) => known === name);
+  if (twice) throw new UsageError(`--features names ${name} twice`);
+  if (found) return found;
+  const guess = nearest(name, FEATURES_NAMES);
+  throw new UsageError(
+    `--features wants some of ${FEATURES_NAMES.join(', ')}; found '${name}'${guess ? `: did you mean '${guess}'?` : ''}`,
+  );
+}
+
+/** Files of the references, by network: the one named, or for several networks one each, NAME.nsfwjs-mixed7.npz. @throws UsageError */
+export function referenceFiles(path: string, features: readonly FeaturesName[]): Map<string, string> {
+  if (extname(path).toLowerCase() !== '.npz') throw new UsageError(`--write-reference wants FILE.npz, found '${path}'`);
+  const lasting = features.filter((name) => name !== 'classifier');
+  if (lasting.length === 0)
+    throw new UsageError(
+      '--write-reference wants a network whose features stay the same: a classifier is trained anew each time. Add --features nsfwjs-mixed7',
+    );
+  const [only] = lasting;
+  if (only && lasting.length === 1) return new Map([[only, path]]);
+  return new Map(lasting.map((name) => [name, `${path.slice(0, -'.npz'.length)}.${name}.npz`]));
+}

@@ -1,0 +1,127 @@
+/** The figures of `dsd eval` as people read them. */
+import type { EvaluationReport, JudgeReport, PicturesReport, Protocol, SampleScores } from '../eval/evaluate.js';
+import type { JudgeProtocol } from '../eval/jury.js';
+import type { Distances } from '../eval/reference.js';
+import { count, counted, decibels, figure, table } from './text.js';
+
+interface Row {
+  readonly name: string;
+  readonly distances: readonly Distances[];
+  readonly accuracy: number | undefined;
+}
+
+const share = (x: number | undefined): string => (x === undefined ? '' : `${(100 * x).toFixed(1)} %`);
+
+export function modelLines(report: EvaluationReport): string[] {
+  const { reconstruction, samples, protocol, warnings } = report;
+  const { latent } = reconstruction;
+  const rows = samples.map((scores) => ({ name: settingName(scores, samples), distances: scores.distances, accuracy: scores.accuracy }));
+  return [
+    `reconstruction  PSNR ${decibels(reconstruction.psnr)}, SSIM ${(reconstruction.ssim ?? Number.NaN).toFixed(3)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(reconstruction.pcaPsnr)}`,
+    `                ${reconstruction.frechet.map(({ name, frechet }) => `r${name} ${figure(frechet)}`).join(', ')}`,
+    `latent          effective rank ${latent.effectiveRank.toFixed(1)} of ${reconstruction.mostRank}, deviation ${figure(latent.deviation)}; along its axes ${figure(latent.spectrum[0] ?? 0)} to ${figure(latent.spectrum[reconstruction.mostRank - 1] ?? 0)}`,
+    ...tables(rows, report, protocol),
+    '',
+    `${count(protocol.samples)} samples a row: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${shared(samples)}, labels ${protocol.labels}, seed ${protocol.seed}, ${protocol.precision} on ${protocol.device}`,
+    ...protocol.judges.map(judgeLine),
+    ...warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+export function pictureLines(report: PicturesReport): string[] {
+  const { name, samples, protocol, warnings } = report;
+  return [
+    ...tables([{ name, distances: samples.distances, accuracy: samples.accuracy }], report, protocol).slice(1),
+    '',
+    `${counted(samples.count, 'picture')} of ${name}, seed ${protocol.seed}, on ${protocol.device}`,
+    ...protocol.judges.map(judgeLine),
+    ...warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+/** A table for each network, with a blank line before it. */
+function tables(rows: readonly Row[], { floor, realAccuracy }: JudgeReport, { judges }: Protocol): string[] {
+  return judges.flatMap(({ extractor }, i) => {
+    const real = floor?.[i];
+    const all: Row[] = [
+      ...rows,
+      ...(real ? [{ name: `real pictures (${count(real.count)})`, distances: floor ?? [], accuracy: realAccuracy }] : []),
+    ];
+    const found = all.map((row) => row.distances[i] as Distances);
+    const has = (value: (of: Distances) => unknown): boolean => found.some((each) => value(each) !== undefined);
+    const columns: [heading: string, value: (of: Distances, row: Row) => string][] = [
+      [found[0]?.name ?? '', (of) => figure(of.frechet)],
+      ...optional(
+        has((of) => of.spatialFrechet),
+        `s${found[0]?.name}`,
+        (of) => figure(of.spatialFrechet ?? Number.NaN),
+      ),
+      ...optional(
+        has((of) => of.kid),
+        extractor === 'inception-2015' ? 'KID x 1000' : 'kernel x 1000',
+        (of) => figure((of.kid?.mean ?? Number.NaN) * 1000),
+      ),
+      ...optional(
+        has((of) => of.precision),
+        'precision',
+        (of) => share(of.precision),
+      ),
+      ...optional(
+        has((of) => of.recall),
+        'recall',
+        (of) => share(of.recall),
+      ),
+      ...optional(
+        has((of) => of.inceptionScore),
+        'IS',
+        (of) => figure(of.inceptionScore?.mean ?? Number.NaN),
+      ),
+      ...(extractor === 'classifier'
+        ? [['in the asked class', (_: Distances, row: Row) => share(row.accuracy)] as [string, (of: Distances, row: Row) => string]]
+        : []),
+    ];
+    const lines = all.map((row, at) => [row.name, ...columns.map(([, value]) => value(found[at] as Distances, row))]);
+    return [
+      '',
+      ...table(
+        [[`by ${extractor}`, ...columns.map(([heading]) => heading)], ...lines],
+        columns.map((_, at) => at + 1),
+      ),
+    ];
+  });
+}
+
+function optional(is: boolean, heading: string, value: (of: Distances) => string): [string, (of: Distances) => string][] {
+  return is ? [[heading, value]] : [];
+}
+
+function judgeLine({ distance, dimension, source, reference, floor }: JudgeProtocol): string {
+  const pictures = reference.count === null ? 'an unknown number of pictures' : counted(reference.count, 'picture');
+  return `${distance}: ${count(dimension)} features, ${source}; against ${pictures} of ${reference.source}${floor ? `; real pictures of ${floor.source}` : ''}`;
+}
+
+type Setting = SampleScores['sampler'];
+
+/** What tells a row from others. */
+function settingName({ sampler }: SampleScores, all: readonly SampleScores[]): string {
+  const differs = (value: (of: Setting) => string): boolean => new Set(all.map((each) => value(each.sampler))).size > 1;
+  return [
+    `guidance ${sampler.guidance}`,
+    ...(differs((of) => String(of.steps)) ? [counted(sampler.steps, 'step')] : []),
+    ...(differs((of) => of.solver) ? [sampler.solver] : []),
+    ...(differs((of) => of.interval.join()) ? [`on [${sampler.interval.join(', ')}]`] : []),
+  ].join(', ');
+}
+
+/** What is the same in all rows. */
+function shared(all: readonly SampleScores[]): string {
+  const [first] = all;
+  const same = (value: (of: Setting) => string): boolean => new Set(all.map((each) => value(each.sampler))).size === 1;
+  if (!first) return 'no settings';
+  const { solver, steps, interval } = first.sampler;
+  return [
+    ...(same((of) => of.solver) ? [solver] : []),
+    ...(same((of) => String(of.steps)) ? [counted(steps, 'step')] : []),
+    ...(same((of) => of.interval.join()) ? [`guidance on [${interval.join(', ')}]`] : []),
+  ].join(', ');
+}

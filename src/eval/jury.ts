@@ -1,0 +1,325 @@
+/**
+ * Those who judge sets of pictures: feature networks, each with the real pictures as it sees them. Real pictures are described once, whatever
+ * the number of sets.
+ */
+import { UsageError } from '../core/errors.js';
+import type { DataSet } from '../data/source.js';
+import { type Device, scope, type Tensor } from '../torch/index.js';
+import { Classifier, type ClassifierOptions, FEATURES } from './classifier.js';
+import { type Description, describe, disposeAll, rowsOf, stacked } from './describe.js';
+import { type Extractor, type ExtractorName, ofClassifier, openExtractor } from './features.js';
+import { frechet } from './frechet.js';
+import { statistics } from './moments.js';
+import { spread } from './pictures.js';
+import { type Distances, NEIGHBOURS, Reference } from './reference.js';
+import { type FileReference, openFileReference } from './reference-file.js';
+import { inChannels, ofSource, type PictureSet } from './sets.js';
+
+export const FEATURES_NAMES = ['classifier', 'nsfwjs-mixed7', 'inception-2015'] as const satisfies readonly (
+  | ExtractorName
+  | 'classifier'
+)[];
+export type FeaturesName = (typeof FEATURES_NAMES)[number];
+/** Which real pictures are the reference. */
+export const AGAINST = ['held-out', 'train', 'all'] as const;
+export type Against = (typeof AGAINST)[number];
+
+export type ClassifierSettings = Pick<ClassifierOptions, 'steps' | 'batch' | 'learningRate' | 'weightDecay'>;
+/** What takes time. */
+export type Stage = 'classifier' | 'training' | 'reference' | 'floor' | 'reconstruction' | 'components' | 'samples';
+
+export interface JuryInput {
+  /** Each once. */
+  readonly features: readonly FeaturesName[];
+  /** Weights of the 2015 Inception, where they are not where DSD_INCEPTION says. */
+  readonly inception?: string | undefined;
+  /** Of the samples' size. Without it the reference must come from files, and there is no floor. */
+  readonly data?: Pick<DataSet, 'train' | 'heldOut'> | undefined;
+  readonly against: Against;
+  /** The most real pictures in the reference; fewer where there are fewer. */
+  readonly real: number;
+  /** `.npz` files to take the reference from instead: statistics, or pictures. */
+  readonly files: readonly string[];
+  /** Pictures in the sets that will be judged: of the floor. */
+  readonly count: number;
+  /** Describe training pictures up to this number even if the floor and the reference take fewer; for `training`. */
+  readonly searched?: number | undefined;
+  readonly device: Device;
+  readonly seed: number;
+  readonly classifier?: ClassifierSettings | undefined;
+  readonly progress?: ((stage: Stage, done: number, total: number) => void) | undefined;
+}
+
+/** What fixes one network's figures. */
+export interface JudgeProtocol {
+  readonly extractor: string;
+  readonly distance: string;
+  readonly dimension: number;
+  readonly source: string;
+  /** Where the reference is from. A count of null: the file does not say. */
+  readonly reference: { readonly source: string; readonly count: number | null };
+  readonly floor?: { readonly source: string; readonly count: number };
+}
+
+/** One network, its reference, and what real pictures score against it. */
+export interface Judge {
+  readonly extractor: Extractor;
+  readonly reference: Reference;
+  readonly floor: Distances | undefined;
+  readonly protocol: JudgeProtocol;
+}
+
+/** What the judges say of a set. */
+export interface Scores {
+  readonly count: number;
+  /** By network, in the order asked for. */
+  readonly distances: readonly Distances[];
+  /** Share that the classifier puts in the class that was asked for, where there are both. Not to be read alone: class means score 1. */
+  readonly accuracy?: number;
+}
+
+/** Real pictures as the networks see them, and which they are. */
+interface Part {
+  readonly name: string;
+  readonly indices: readonly number[];
+  readonly descriptions: readonly Description[];
+}
+
+export class Jury {
+  private readonly owned: { dispose(): void }[] = [];
+  readonly judges: Judge[] = [];
+  readonly warnings: string[] = [];
+  /** Share of real held-out pictures that the classifier gets right. */
+  realAccuracy: number | undefined;
+  /** Held-out pictures that were described: the reference, or else the floor. */
+  heldOut: Part | undefined;
+  /** The training pictures that were asked to be `searched`. */
+  training: Part | undefined;
+  private classifier: Classifier | undefined;
+  private extractors: Extractor[] = [];
+
+  private constructor(private readonly input: JuryInput) {}
+
+  /**
+   * Opens the networks, trains the classifier if it is asked for, and describes the real pictures.
+   * @throws UsageError for what does not fit, before the long work where it can be seen then; FailureError, PictureError, NpzError, DiskError
+   */
+  static async open(input: JuryInput): Promise<Jury> {
+    const jury = new Jury(input);
+    try {
+      checkJury(input);
+      await jury.prepare();
+      return jury;
+    } catch (error) {
+      jury.dispose();
+      throw error;
+    }
+  }
+
+  private own<T extends { dispose(): void }>(thing: T): T {
+    this.owned.push(thing);
+    return thing;
+  }
+
+  private async prepare(): Promise<void> {
+    const { features, device, inception, data, seed, files, progress } = this.input;
+    const networks = new Map(
+      features.flatMap((name) => (name === 'classifier' ? [] : [[name, this.own(openExtractor(name, { device, inception }))] as const])),
+    );
+    const ours = { name: 'a classifier that is trained here', dimension: FEATURES }; // no file has statistics of it
+    const found = files.length === 0 ? [] : features.map((name) => openFileReference(files, networks.get(name as ExtractorName) ?? ours));
+    if (features.includes('classifier') && data) {
+      const told = (step: number, steps: number) => progress?.('classifier', step, steps);
+      this.classifier = this.own(await Classifier.train(data.train, { ...this.input.classifier, device, seed, progress: told }));
+    }
+    this.extractors = features.map((name) => networks.get(name as ExtractorName) ?? ofClassifier(this.classifier as Classifier));
+    await this.describeTraining();
+    if (files.length > 0) await this.judgeByFiles(found);
+    else await this.judgeByPictures();
+    const { heldOut, classifier } = this;
+    if (classifier && heldOut && data) {
+      const own = heldOut.descriptions[features.indexOf('classifier')] as Description;
+      this.realAccuracy = share(
+        classifier,
+        own.pooled,
+        heldOut.indices.map((i) => data.heldOut.label(i)),
+      );
+    }
+  }
+
+  private async describeTraining(): Promise<void> {
+    const { data, searched } = this.input;
+    if (!data || searched === undefined) return;
+    this.training = await this.part('train', Math.min(searched, data.train.length), 'training');
+  }
+
+  /** Pictures evenly spread over a part of the data, described; those of `training` are not described again. */
+  private async part(of: 'train' | 'heldOut', count: number, stage: Stage): Promise<Part> {
+    const { data, device, progress } = this.input;
+    const source = (data as NonNullable<typeof data>)[of];
+    const indices = spread(source.length, count);
+    const known = of === 'train' && this.training?.indices.length === source.length ? this.training.descriptions : undefined;
+    const descriptions = known
+      ? known.map((description) => rowsOf(description, indices))
+      : await describe(ofSource(source, indices), this.extractors, { device, progress: (done, total) => progress?.(stage, done, total) });
+    this.own({ dispose: () => disposeAll(descriptions) });
+    return { name: source.name, indices, descriptions };
+  }
+
+  private async judgeByPictures(): Promise<void> {
+    const { against, real, count, seed, data } = this.input;
+    const { train, heldOut } = data as NonNullable<typeof data>;
+    const held = async (most: number, stage: Stage) => {
+      this.heldOut = await this.part('heldOut', Math.min(most, heldOut.length), stage);
+      return this.heldOut;
+    };
+    const seen = async (most: number, stage: Stage) => this.part('train', Math.min(most, train.length), stage);
+    if (against !== 'all') {
+      const reference = against === 'held-out' ? await held(real, 'reference') : await seen(real, 'reference');
+      const other = against === 'held-out' ? await seen(count, 'floor') : await held(count, 'floor');
+      for (const [i, extractor] of this.extractors.entries()) {
+        const own = this.own(Reference.ofPictures(extractor, reference.descriptions[i] as Description, { seed }));
+        this.judge(extractor, own, reference, { part: other, distances: own.measure(other.descriptions[i] as Description) });
+      }
+      return;
+    }
+    // All real pictures are the reference, so the floor is one part of them against the other.
+    const share = Math.min(1, real / (train.length + heldOut.length));
+    const most = (length: number): number => Math.max(NEIGHBOURS + 1, Math.floor(length * share));
+    const [first, second] = [await seen(most(train.length), 'reference'), await held(most(heldOut.length), 'reference')];
+    const whole = { name: `${first.name}; ${second.name}`, indices: [...first.indices, ...second.indices] };
+    for (const [i, extractor] of this.extractors.entries()) {
+      const [one, other] = [first.descriptions[i] as Description, second.descriptions[i] as Description];
+      const both = stacked(one, other);
+      const own = this.own(Reference.ofPictures(extractor, both, { seed }));
+      disposeAll([both]);
+      const alone = Reference.ofPictures(extractor, one, { seed });
+      try {
+        this.judge(extractor, own, whole, { part: second, distances: alone.measure(other) });
+      } finally {
+        alone.dispose();
+      }
+    }
+  }
+
+  private async judgeByFiles(files: readonly FileReference[]): Promise<void> {
+    const { data, count, seed, device, progress } = this.input;
+    const floor = data && (await this.part('heldOut', Math.min(count, data.heldOut.length), 'floor'));
+    this.heldOut = floor;
+    for (const [i, extractor] of this.extractors.entries()) {
+      const file = files[i] as FileReference;
+      this.warnings.push(...file.warnings);
+      const opened = file.pictures();
+      const set = opened && data ? inChannels(opened, data.train.channels) : opened;
+      const told = (done: number, total: number) => progress?.('reference', done, total);
+      let described: Description[] | undefined;
+      let own: Reference;
+      try {
+        described = set && (await describe(set, [extractor], { device, progress: told }));
+        const options = { seed, device };
+        own = this.own(
+          file.statistics
+            ? Reference.ofFile(extractor, file.statistics, described?.[0], options)
+            : Reference.ofPictures(extractor, described?.[0] as Description, options),
+        );
+      } finally {
+        disposeAll(described ?? []);
+        set?.close();
+      }
+      const distances = floor && own.measure(floor.descriptions[i] as Description);
+      this.judge(extractor, own, { name: file.path }, distances && { part: floor, distances });
+    }
+  }
+
+  private judge(
+    extractor: Extractor,
+    reference: Reference,
+    from: { readonly name: string },
+    floor: { readonly part: Part; readonly distances: Distances } | undefined,
+  ): void {
+    const { name, distance, dimension, source } = extractor;
+    const count = Number.isFinite(reference.count) ? reference.count : null;
+    this.judges.push({
+      ...{ extractor, reference, floor: floor?.distances },
+      protocol: {
+        ...{ extractor: name, distance, dimension, source, reference: { source: from.name, count } },
+        ...(floor ? { floor: { source: floor.part.name, count: floor.part.indices.length } } : {}),
+      },
+    });
+  }
+
+  /** Describes a set by every network. The descriptions are the caller's to dispose. */
+  async describe(
+    set: PictureSet,
+    options: { readonly batch?: number; readonly onPictures?: (first: number, pixels: Tensor) => void },
+  ): Promise<Description[]> {
+    const { device, progress } = this.input;
+    return describe(set, this.extractors, { device, ...options, progress: (done, total) => progress?.('samples', done, total) });
+  }
+
+  /** What the judges say of a set that they have described. @throws UsageError for too few pictures, FailureError for features that are not finite */
+  score(descriptions: readonly Description[], labels: readonly number[] | undefined): Scores {
+    const distances = this.judges.map(({ reference }, i) => reference.measure(descriptions[i] as Description));
+    const { classifier, input } = this;
+    const own = descriptions[input.features.indexOf('classifier')];
+    const known = labels?.every((label) => classifier && label < classifier.classes);
+    return {
+      ...{ count: distances[0]?.count ?? 0, distances },
+      ...(classifier && own && labels && known ? { accuracy: share(classifier, own.pooled, labels) } : {}),
+    };
+  }
+
+  /** Frechet distances of descriptions from those of a part, by network. */
+  distancesTo(part: Part, descriptions: readonly Description[]): { extractor: string; name: string; frechet: number }[] {
+    return this.extractors.map((extractor, i) => ({
+      ...{ extractor: extractor.name, name: extractor.distance },
+      frechet: frechet(statistics((descriptions[i] as Description).pooled), statistics((part.descriptions[i] as Description).pooled)),
+    }));
+  }
+
+  /** Why distances of sets of `count` pictures would be untrustworthy. */
+  warningsFor(count: number): string[] {
+    return [...this.warnings, ...this.judges.flatMap(({ reference }) => reference.warning(count) ?? [])];
+  }
+
+  get networks(): readonly Extractor[] {
+    return this.extractors;
+  }
+
+  get classifierProtocol(): Classifier['protocol'] | undefined {
+    return this.classifier?.protocol;
+  }
+
+  dispose(): void {
+    for (const thing of this.owned.splice(0).reverse()) thing.dispose();
+  }
+}
+
+/** Share of features whose most likely class is the one given. */
+function share(classifier: Classifier, pooled: Tensor, labels: readonly number[]): number {
+  const found = scope(() => classifier.labelsOf(pooled).toArray());
+  return labels.filter((label, i) => Number(found[i]) === label).length / labels.length;
+}
+
+/** What would be found out only after minutes of work. */
+function checkJury({ features, data, files, real, count, against }: JuryInput): void {
+  if (features.length === 0) throw new UsageError(`pictures are judged by the features of a network: ${FEATURES_NAMES.join(', ')}`);
+  if (!data && files.length === 0) throw new UsageError('samples are compared with real pictures: name some with --data or --reference');
+  if (features.includes('classifier')) {
+    if (!data) throw new UsageError('a classifier is trained on the data that samples are compared with: name it with --data');
+    const { classes, name } = data.train;
+    if (classes.length < 2) throw new UsageError(`a classifier needs at least two classes, and ${name} has ${classes.length}`);
+  }
+  for (const part of data ? [data.train, data.heldOut] : [])
+    if (part.length <= NEIGHBOURS)
+      throw new UsageError(
+        `evaluation needs more than ${NEIGHBOURS} pictures in each part, and ${part.name} has ${part.length}: 'dsd reconstruct' needs one`,
+      );
+  for (const [what, number] of [
+    ['samples', count],
+    ['real pictures', real],
+  ] as const)
+    if (!Number.isInteger(number) || number <= NEIGHBOURS)
+      throw new UsageError(`evaluation needs more than ${NEIGHBOURS} ${what}, got ${number}`);
+  if (files.length > 0 && against !== 'held-out') throw new UsageError('the reference is a file, or a part of the data, not both');
+}
