@@ -46,6 +46,7 @@ export const study = defineCommand({
       max: 1000,
       about: "deviation that latents begin with; 1, the noise's, by default; 0: as the network's first values make it",
     },
+    norm: { kind: 'switch', about: 'a LayerNorm on the latent in every case, not only in the last; into a folder of its own' },
     set: { kind: 'text', value: 'NAME=VALUE', repeat: true, about: "a setting of all runs, under the cases' own; `dsd info` lists them" },
     ...ENGINE,
     ...RESULT,
@@ -65,7 +66,7 @@ export const study = defineCommand({
     }
     const plan = readPlan(flags);
     const name = flags.preset ?? 'cpu';
-    const out = flags.out ?? join('runs', `study-collapse-${name}`);
+    const out = flags.out ?? join('runs', `study-collapse-${name}${flags.norm ? '-norm' : ''}`);
     const runs = planRuns(plan);
     checkFolder(out);
     const progress = openProgress(flags);
@@ -119,11 +120,12 @@ interface PlanFlags {
   readonly data: string | undefined;
   readonly seeds: number | undefined;
   readonly scale: number | undefined;
+  readonly norm: boolean;
   readonly set: readonly string[];
 }
 
 /** @throws UsageError */
-function readPlan({ preset = 'cpu', cases, data, seeds = 3, scale, set }: PlanFlags): CollapsePlan {
+function readPlan({ preset = 'cpu', cases, data, seeds = 3, scale, norm, set }: PlanFlags): CollapsePlan {
   const found = findStudyPreset(preset);
   return {
     preset: {
@@ -134,6 +136,7 @@ function readPlan({ preset = 'cpu', cases, data, seeds = 3, scale, set }: PlanFl
     },
     cases: cases === undefined ? CASES : findCases(cases.split(',')),
     seeds: Array.from({ length: seeds }, (_, i) => i + 1),
+    norm,
     settings: [...(data === undefined ? [] : [{ data: { source: data } }]), ...set.map(parseSetting)],
   };
 }

@@ -23,6 +23,8 @@ export interface CollapsePlan {
   readonly seeds: readonly number[];
   /** Laid over the preset's settings, under the cases' switches. */
   readonly settings: readonly RunSettings[];
+  /** A LayerNorm on the latent in every case, not only in the last. */
+  readonly norm: boolean;
 }
 
 /** One run of the plan. */
@@ -64,11 +66,11 @@ export interface CollapseOptions {
 }
 
 /** All runs, seeds outermost: whoever stops early has whole comparisons. @throws UsageError for settings that do not fit */
-export function planRuns({ preset, cases, seeds, settings }: CollapsePlan): PlannedRun[] {
+export function planRuns({ preset, cases, seeds, settings, norm }: CollapsePlan): PlannedRun[] {
   return preset.data.flatMap((base) =>
     seeds.flatMap((seed) =>
       cases.map((each) => {
-        const config = resolveConfig(base, ...settings, each.settings, { train: { seed } });
+        const config = resolveConfig(base, ...settings, each.settings, { train: { seed } }, norm ? { model: { latentNorm: true } } : {});
         return { data: nameOf(config), case: each, seed, config };
       }),
     ),

@@ -1,6 +1,7 @@
 /** The study's figure: effective rank, reconstruction and scale of the latent against pictures seen, a colour for each case. */
+
+import { type Drawing, layOut, type Panel, type Series } from '../eval/plot.js';
 import { CASES } from './cases.js';
-import { type Drawing, layOut, type Panel, type Series } from './plot.js';
 import type { RunResult } from './store.js';
 import { agreement, type CaseSummary } from './summary.js';
 import type { Point } from './train-case.js';

@@ -1,9 +1,9 @@
 /** What a study leaves beside its results: study.json, table.md, and a figure for each set of pictures. */
 import { join } from 'node:path';
+import { toPng, toSvg } from '../eval/plot.js';
 import { disk } from '../io/disk.js';
 import { CASES } from './cases.js';
 import { drawFigure } from './figure.js';
-import { toPng, toSvg } from './plot.js';
 import type { RunResult } from './store.js';
 import { agreement, type CaseSummary, type Spread, summarize, verdictOf } from './summary.js';
 import { ending, ruleInWords, THRESHOLDS, VERDICTS } from './verdict.js';
@@ -61,6 +61,7 @@ function about(results: readonly RunResult[]): string {
   return [
     `${data}: ${model.width} wide, ${model.depth} blocks, ${(config.data.image / model.patch) ** 2} tokens of ${model.latent} channels`,
     `${train.images.toLocaleString('en-GB')} pictures in batches of ${train.batch}, ${train.optimizer === 'adamw' ? 'AdamW' : 'Muon'} ${train.learningRate}, ${machine.compute}`,
+    ...(results.length > 1 && results.every((result) => result.config.model.latentNorm) ? ['latent norm in every case'] : []),
     `raw weights; L1 of a blank ${blank.toFixed(3)}`,
   ].join('; ');
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { axis, layOut, meanLine, type Plot, toPng, toSvg } from '../../src/eval/plot.js';
 import { drawFigure } from '../../src/study/figure.js';
-import { axis, layOut, meanLine, type Plot, toPng, toSvg } from '../../src/study/plot.js';
 import { summarize } from '../../src/study/summary.js';
 import { curve, result } from './curves.js';
 

@@ -90,6 +90,7 @@ test('a mistake is refused before any work, by name', async () => {
     [[...STUDY, '--preset', 'gpus'], /there is no preset 'gpus' of a study; did you mean 'gpu'\?/],
     [[...STUDY, '--out', 'pictures'], /'pictures' is not empty and no folder of a study/],
     // Results of other settings are not mixed with these.
+    [[...other, '--norm'], /ema\.1\.json' is of other settings: config\.model\.latentNorm false, wanted true/],
     [[...other, '--set', 'train.learningRate=0.5'], /ema\.1\.json' is of other settings: config\.train\.learningRate 0\.001, wanted 0\.5/],
   ];
   await Promise.all(mistakes.map(async ([words, text]) => assert.match(exits(await dsd(words, { cwd: folder }), 2).stderr, text)));
