@@ -45,14 +45,19 @@ function checkName(name: string, twice: boolean): FeaturesName {
 }
 
 /** Files of the references, by network: the one named, or for several networks one each, NAME.nsfwjs-mixed7.npz. @throws UsageError */
-export function referenceFiles(path: string, features: readonly FeaturesName[]): Map<string, string> {
+export function referenceFiles(path: string, features: readonly FeaturesName[]): Map<FeaturesName, string> {
   if (extname(path).toLowerCase() !== '.npz') throw new UsageError(`--write-reference wants FILE.npz, found '${path}'`);
   const lasting = features.filter((name) => name !== 'classifier');
   if (lasting.length === 0)
     throw new UsageError(
       '--write-reference wants a network whose features stay the same: a classifier is trained anew each time. Add --features nsfwjs-mixed7',
     );
-  const [only] = lasting;
-  if (only && lasting.length === 1) return new Map([[only, path]]);
-  return new Map(lasting.map((name) => [name, `${path.slice(0, -'.npz'.length)}.${name}.npz`]));
+  return byNetwork(path, lasting);
+}
+
+/** A file for each network: the one named, or of several NAME.nsfwjs-mixed7.EXT and so on. */
+export function byNetwork(path: string, features: readonly FeaturesName[]): Map<FeaturesName, string> {
+  const extension = extname(path);
+  const stem = path.slice(0, path.length - extension.length);
+  return new Map(features.map((name) => [name, features.length === 1 ? path : `${stem}.${name}${extension}`]));
 }

@@ -22,10 +22,15 @@ export function modelLines(report: EvaluationReport): string[] {
     `latent          effective rank ${latent.effectiveRank.toFixed(1)} of ${reconstruction.mostRank}, deviation ${figure(latent.deviation)}; along its axes ${figure(latent.spectrum[0] ?? 0)} to ${figure(latent.spectrum[reconstruction.mostRank - 1] ?? 0)}`,
     ...tables(rows, report, protocol),
     '',
-    `${count(protocol.samples)} samples a row: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${shared(samples)}, labels ${protocol.labels}, seed ${protocol.seed}, ${protocol.precision} on ${protocol.device}`,
+    protocolLine(report),
     ...protocol.judges.map(judgeLine),
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
+}
+
+/** How samples were drawn, as far as rows do not differ in it. */
+export function protocolLine({ protocol, samples }: EvaluationReport): string {
+  return `${count(protocol.samples)} samples a row: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${shared(samples)}, labels ${protocol.labels}, seed ${protocol.seed}, ${protocol.precision} on ${protocol.device}`;
 }
 
 export function pictureLines(report: PicturesReport): string[] {

@@ -7,6 +7,7 @@ import { AGAINST } from '../eval/jury.js';
 import { contentOf } from '../eval/reference-file.js';
 import { openSampleFolder } from '../eval/sample-folder.js';
 import { ofNpz, type PictureSet } from '../eval/sets.js';
+import { combinations } from '../eval/sweep.js';
 import { samplerOptions } from '../train/config.js';
 import type { Values } from './args.js';
 import { advised } from './broken.js';
@@ -14,6 +15,7 @@ import { defineCommand } from './command.js';
 import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
 import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
 import { modelLines, pictureLines } from './eval-report.js';
+import { axesOf, plotFiles, writePlots } from './eval-sweep.js';
 import { openModel } from './model.js';
 import { checkFile, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
@@ -41,7 +43,25 @@ const FLAGS = {
     max: 1_000_000,
     about: 'samples in a set: by default 10,000 on a GPU and 1,000 on a CPU, of pictures that are there at most all',
   },
-  guidance: { kind: 'numbers', value: 'S,S,...', min: 0, max: 1000, about: "guidance scales; by default 1 and the run's" },
+  guidance: {
+    kind: 'numbers',
+    value: 'S,S,...',
+    min: 0,
+    max: 1000,
+    about: "guidance scales: short for --sweep guidance=S,S,...; by default 1 and the run's",
+  },
+  sweep: {
+    kind: 'text',
+    value: 'NAME=V,V,...',
+    repeat: true,
+    about:
+      'a set of samples for each value of guidance, steps, solver, start or end (of the interval in which guidance is applied); with several, for each combination. Draws a plot',
+  },
+  plot: {
+    kind: 'text',
+    value: 'FILE.png',
+    about: 'of a sweep, by default sweep.png; an SVG is written beside it, and one of each for every network',
+  },
   steps: { kind: 'whole', value: 'N', min: 1, max: 100_000, about: 'steps of the solver' },
   solver: { kind: 'choice', of: ['heun', 'euler'], about: 'heun asks the network twice a step' },
   features: {
@@ -89,7 +109,8 @@ export const evaluate = defineCommand({
   operands: { names: 'RUN|WEIGHTS|FOLDER|NPZ', min: 1, max: 1 },
   flags: FLAGS,
   examples: [
-    ['dsd eval runs/fashion --guidance 1,1.5,2,3 --json > eval.json', 'a sweep of guidance'],
+    ['dsd eval runs/fashion --guidance 1,1.5,2,3 --json > eval.json', 'four scales of guidance'],
+    ['dsd eval runs/fashion --sweep guidance=1,2,3 --sweep steps=10,25,50 --plot sweep.png', 'every combination, and a plot'],
     ['dsd eval samples.npz --data fashion-mnist', 'samples of any program'],
   ],
   run: async (flags, [path = '']) => {
@@ -113,35 +134,40 @@ interface Work {
 async function evaluateModel({ path, flags, engine, progress, began }: Work): Promise<void> {
   const loaded = openModel(path, engine.device, ['generate']);
   const { config, model } = loaded;
-  const { guidance, ...defaults } = samplerOptions(config);
-  const spec = flags.data ?? config.data.source;
-  const data = await open(spec, { size: model.image, channels: model.channels, broken: config.data.broken }, progress);
-  const sampler = {
+  const defaults = samplerOptions(config);
+  const base = {
     ...defaults,
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
     ...(flags.solver === undefined ? {} : { solver: flags.solver }),
   };
-  const guidances = [...new Set(flags.guidance ?? (config.objective.labels ? [1, guidance] : [1]))];
+  const axes = axesOf(flags, config.objective.labels ? [1, defaults.guidance] : [1]);
+  const settings = combinations(base, axes);
+  const spec = flags.data ?? config.data.source;
+  const data = await open(spec, { size: model.image, channels: model.channels, broken: config.data.broken }, progress);
   const batch = flags.batch ?? 128;
   const samples = flags.count ?? (engine.device === 'cpu' ? ON_CPU : ON_GPU.samples);
   const labelled = config.objective.labels && data.train.classes.length > 1;
   const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
+  const plots = flags.sweep.length > 0 || flags.plot !== undefined ? plotFiles(flags.plot, common.features, flags.overwrite) : undefined;
   const evaluation = runEvaluation({
     ...common,
     ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
     ...{ dtype: engine.compute, labels: config.objective.labels ? 'balanced' : 'none' },
-    settings: guidances.map((scale) => ({ ...sampler, guidance: scale })),
+    settings,
   });
   const report = await inBatches(batch, () => evaluation).catch(refuse(spec));
+  const drawn = plots ? await writePlots(plots, report, axes) : [];
   progress.clear();
-  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
-  else print(...modelLines(report));
+  const seconds = (performance.now() - began) / 1000;
+  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, sweep: axes, plots: drawn, seconds });
+  else print(...modelLines(report), ...drawn);
 }
 
 async function evaluatePictures({ path, flags, engine, progress, began }: Work, subject: 'folder' | 'npz'): Promise<void> {
-  for (const flag of ['guidance', 'steps', 'solver', 'batch'] as const)
+  for (const flag of ['guidance', 'steps', 'solver', 'batch', 'plot'] as const)
     if (flags[flag] !== undefined)
       throw new UsageError(`--${flag} is for drawing samples, and ${path} holds pictures that are drawn already`);
+  if (flags.sweep.length > 0) throw new UsageError(`--sweep is for drawing samples, and ${path} holds pictures that are drawn already`);
   const opened = async (most: number | undefined, classes?: readonly string[]): Promise<PictureSet> =>
     subject === 'npz'
       ? ofNpz(path, most)

@@ -7,6 +7,8 @@ export interface Series {
   /** A colour as SVG writes it. */
   readonly colour: string;
   readonly dashed?: boolean;
+  /** A dot at each point of its lines, where points are few and between them nothing was measured. */
+  readonly dots?: boolean;
   /** One line a repeat: thin each, and their mean thick where there are several. Points (x, y), x rising; those that are not finite are left out. */
   readonly lines: readonly (readonly (readonly [x: number, y: number])[])[];
 }
@@ -17,7 +19,11 @@ export interface Panel {
   readonly scale: 'linear' | 'log';
   readonly series: readonly Series[];
   /** A horizontal line with a word to it, such as a highest possible value. */
-  readonly mark?: { readonly y: number; readonly label: string };
+  readonly mark?: {
+    readonly y: number;
+    readonly label: string /** Where the word stands; right if not given. */;
+    readonly side?: 'left' | 'right';
+  };
 }
 
 export interface Plot {
@@ -121,16 +127,20 @@ function drawPanel(panel: Panel, box: Box, xLabel: string): { shapes: string[]; 
   }
   if (mark) {
     shapes.push(`<path d="M${short(box.x)} ${short(py(mark.y))}H${short(right)}" stroke="${GREY}" stroke-dasharray="2 3"/>`);
-    labels.push({ text: mark.label, x: right - 4, y: py(mark.y) - 5, size: 11, anchor: 'end', colour: GREY });
+    const [x, anchor] = mark.side === 'left' ? ([box.x + 6, 'start'] as const) : ([right - 4, 'end'] as const);
+    labels.push({ text: mark.label, x, y: py(mark.y) - 5, size: 11, anchor, colour: GREY });
   }
   shapes.push(`<path d="M${short(box.x)} ${short(box.y)}V${short(bottom)}H${short(right)}" fill="none" stroke="${GREY}"/>`);
-  for (const { label, colour, dashed, lines } of series) {
+  for (const { label, colour, dashed, dots, lines } of series) {
     const style = `fill="none" stroke="${colour}" stroke-linejoin="round"${dash(dashed)} data-series="${escapeXml(label)}"`;
     const paths = lines.map((line) => path(line, px, py));
     const thin = lines.length > 1;
     for (const [i, d] of paths.entries())
       if (d !== '')
         shapes.push(`<path d="${d}" ${style} data-line="${i}" ${thin ? 'stroke-width="1" opacity="0.45"' : 'stroke-width="2.2"'}/>`);
+    for (const [x, y] of dots ? lines.flat() : [])
+      if (Number.isFinite(x) && Number.isFinite(y))
+        shapes.push(`<circle cx="${short(px(x))}" cy="${short(py(y))}" r="3.5" fill="${colour}"/>`);
     const mean = thin ? path(meanLine(lines, scale), px, py) : '';
     if (mean !== '') shapes.push(`<path d="${mean}" ${style} data-line="mean" stroke-width="2.2"/>`);
   }

@@ -287,6 +287,19 @@ test('eval: a table with its protocol, and the same as JSON', async () => {
   );
 });
 
+test('eval: a sweep has a row for each combination, and a plot by each network', async () => {
+  const judges = ['--features', 'classifier', '--classifier-steps', '1', '--count', '6', '--real', '8', '--quiet'];
+  const words = ['eval', 'run', ...judges, '--sweep', 'guidance=1,2', '--sweep', 'steps=1,2', '--plot', 'swept.png'];
+  const shown = ok(await dsd(words, { cwd: folder })).stdout;
+  for (const row of ['guidance 1, 1 step', 'guidance 1, 2 steps', 'guidance 2, 1 step', 'guidance 2, 2 steps'])
+    assert.match(shown, new RegExp(`^${row} .*%$`, 'm'));
+  assert.match(shown, /^6 samples a row: averaged weights, heun, guidance on \[0\.1, 1\], labels/m, 'what is swept is not said of all');
+  assert.match(shown, /^swept\.png\nswept\.svg\n$/m);
+  assert.match(readFileSync(at('swept.svg'), 'utf8'), /FD-classifier by guidance/);
+  assert.equal((await readPng(at('swept.png'))).width, 2400);
+  assert.equal((await dsd(words, { cwd: folder })).code, 2, 'nothing is written over unasked');
+});
+
 test('eval: pictures of any program, in an .npz or a folder, against data or a file', async () => {
   ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged.npz', '--quiet'], { cwd: folder }));
   ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged/', '--quiet'], { cwd: folder }));

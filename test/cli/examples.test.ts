@@ -16,7 +16,7 @@ const SMALLER: readonly (readonly [example: RegExp, flags: readonly string[]])[]
   [/^dsd train .*--resume/, []],
   [/^dsd train/, [...SIZES, ...LENGTH].flatMap((setting) => ['--set', setting])],
   [/^dsd sample/, ['--steps', '1']],
-  [/^dsd eval .*\.npz/, ['--count', '8', '--classifier-steps', '1', '--real', '8', '--features', 'classifier']],
+  [/^dsd eval .*(\.npz|--sweep)/, ['--count', '8', '--classifier-steps', '1', '--real', '8', '--features', 'classifier']],
   [/^dsd eval/, ['--count', '8', '--classifier-steps', '1', '--real', '8', '--features', 'classifier', '--steps', '1']],
 ];
 /** What takes longest; commands.test.ts runs bench and doctor, and looks at what they print. */
