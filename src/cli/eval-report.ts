@@ -1,6 +1,7 @@
 /** The figures of `dsd eval` as people read them. */
 import type { EvaluationReport, JudgeReport, PicturesReport, Protocol, SampleScores } from '../eval/evaluate.js';
 import type { JudgeProtocol } from '../eval/jury.js';
+import type { Probes } from '../eval/probes.js';
 import type { Distances } from '../eval/reference.js';
 import { count, counted, decibels, figure, table } from './text.js';
 
@@ -20,7 +21,9 @@ export function modelLines(report: EvaluationReport): string[] {
     `reconstruction  PSNR ${decibels(reconstruction.psnr)}, SSIM ${(reconstruction.ssim ?? Number.NaN).toFixed(3)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(reconstruction.pcaPsnr)}`,
     `                ${reconstruction.frechet.map(({ name, frechet }) => `r${name} ${figure(frechet)}`).join(', ')}`,
     `latent          effective rank ${latent.effectiveRank.toFixed(1)} of ${reconstruction.mostRank}, deviation ${figure(latent.deviation)}; along its axes ${figure(latent.spectrum[0] ?? 0)} to ${figure(latent.spectrum[reconstruction.mostRank - 1] ?? 0)}`,
+    ...(report.probes ? [probeLine(report.probes)] : []),
     ...tables(rows, report, protocol),
+    ...neighbourLines(report),
     '',
     protocolLine(report),
     ...protocol.judges.map(judgeLine),
@@ -37,10 +40,25 @@ export function pictureLines(report: PicturesReport): string[] {
   const { name, samples, protocol, warnings } = report;
   return [
     ...tables([{ name, distances: samples.distances, accuracy: samples.accuracy }], report, protocol).slice(1),
+    ...neighbourLines(report),
     '',
     `${counted(samples.count, 'picture')} of ${name}, seed ${protocol.seed}, on ${protocol.device}`,
     ...protocol.judges.map(judgeLine),
     ...warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+function probeLine({ nearest, linear, blind, protocol }: Probes): string {
+  const { train, heldOut, nearest: by } = protocol;
+  return `encoder         classes of ${count(heldOut.count)} held-out pictures: ${share(linear)} by a linear probe, ${share(nearest)} by ${by.k} nearest of ${count(train.count)} training pictures, ${share(blind)} unseen`;
+}
+
+function neighbourLines({ neighbours }: JudgeReport): string[] {
+  if (!neighbours) return [];
+  const { extractor, searched, median } = neighbours;
+  return [
+    '',
+    `nearest of ${count(searched.count)} training pictures${searched.count < searched.of ? ` (of ${count(searched.of)})` : ''} by ${extractor}: median distance ${figure(median.samples)} from samples, ${figure(median.heldOut)} from held-out pictures; much nearer would be copies`,
   ];
 }
 

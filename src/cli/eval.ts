@@ -1,6 +1,7 @@
 /** `dsd eval`: a model, or pictures that came from anywhere, against real pictures, every figure with its protocol. */
 import { UsageError } from '../core/errors.js';
 import { openData } from '../data/open.js';
+import { writePng } from '../data/picture.js';
 import type { DataSet } from '../data/source.js';
 import { type JudgeInput, judgePictures, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
 import { AGAINST } from '../eval/jury.js';
@@ -17,7 +18,7 @@ import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
 import { modelLines, pictureLines } from './eval-report.js';
 import { axesOf, plotFiles, writePlots } from './eval-sweep.js';
 import { openModel } from './model.js';
-import { checkFile, OVERWRITE, print, printJson, RESULT } from './output.js';
+import { checkFile, checkPng, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { count, duration, skipped } from './text.js';
 
@@ -29,11 +30,16 @@ const STAGES: Readonly<Record<Stage, string>> = {
   reconstruction: 'reconstructing',
   components: 'measuring per-patch PCA',
   samples: 'drawing and describing samples',
+  encoding: 'encoding pictures',
+  probe: 'fitting the linear probe, step',
 };
 
 /** Samples, and real pictures of a reference, if nothing else is said: a network looks at ten pictures a second on two cores of a CPU. */
-const ON_CPU = 1000;
-const ON_GPU = { samples: 10_000, real: 50_000 };
+const ON_CPU = { samples: 1000, real: 1000, probed: 10_000, searched: 5000 };
+const ON_GPU = { samples: 10_000, real: 50_000, probed: 100_000, searched: 200_000 };
+const defaultsOn = ({ device }: Engine): typeof ON_CPU => (device === 'cpu' ? ON_CPU : ON_GPU);
+/** Samples shown beside their nearest training pictures. */
+const SHOWN = 16;
 
 const FLAGS = {
   count: {
@@ -87,6 +93,12 @@ const FLAGS = {
     about: "a reference instead of the data's: statistics (mu, sigma), as ADM's evaluator and pytorch-fid have them, or pictures (arr_0)",
   },
   'write-reference': { kind: 'text', value: 'FILE.npz', about: "writes the reference's statistics, which other evaluators read too" },
+  neighbours: {
+    kind: 'text',
+    value: 'FILE.png',
+    about:
+      'shows the first 16 samples, each beside its 5 nearest training pictures by the features; searches 5,000 of them on a CPU, 200,000 on a GPU, where there are as many',
+  },
   'classifier-steps': {
     kind: 'whole',
     value: 'N',
@@ -111,6 +123,7 @@ export const evaluate = defineCommand({
   examples: [
     ['dsd eval runs/fashion --guidance 1,1.5,2,3 --json > eval.json', 'four scales of guidance'],
     ['dsd eval runs/fashion --sweep guidance=1,2,3 --sweep steps=10,25,50 --plot sweep.png', 'every combination, and a plot'],
+    ['dsd eval runs/demo --neighbours neighbours.png', 'are training pictures drawn again?'],
     ['dsd eval samples.npz --data fashion-mnist', 'samples of any program'],
   ],
   run: async (flags, [path = '']) => {
@@ -145,7 +158,7 @@ async function evaluateModel({ path, flags, engine, progress, began }: Work): Pr
   const spec = flags.data ?? config.data.source;
   const data = await open(spec, { size: model.image, channels: model.channels, broken: config.data.broken }, progress);
   const batch = flags.batch ?? 128;
-  const samples = flags.count ?? (engine.device === 'cpu' ? ON_CPU : ON_GPU.samples);
+  const samples = flags.count ?? defaultsOn(engine).samples;
   const labelled = config.objective.labels && data.train.classes.length > 1;
   const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
   const plots = flags.sweep.length > 0 || flags.plot !== undefined ? plotFiles(flags.plot, common.features, flags.overwrite) : undefined;
@@ -154,6 +167,7 @@ async function evaluateModel({ path, flags, engine, progress, began }: Work): Pr
     ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
     ...{ dtype: engine.compute, labels: config.objective.labels ? 'balanced' : 'none' },
     settings,
+    ...(data.train.classes.length > 1 ? { probed: defaultsOn(engine).probed } : {}),
   });
   const report = await inBatches(batch, () => evaluation).catch(refuse(spec));
   const drawn = plots ? await writePlots(plots, report, axes) : [];
@@ -183,7 +197,7 @@ async function evaluatePictures({ path, flags, engine, progress, began }: Work, 
   if (flags.data !== undefined && whole.width !== size)
     throw new UsageError(`${path} has pictures of ${whole.width} x ${size} px; data sets have square ones: compare with --reference alone`);
   const data = flags.data === undefined ? undefined : await open(flags.data, { size, broken: 'error' }, progress);
-  const most = flags.count ?? (engine.device === 'cpu' ? Math.min(whole.count, ON_CPU) : undefined);
+  const most = flags.count ?? (engine.device === 'cpu' ? Math.min(whole.count, ON_CPU.samples) : undefined);
   const set = await opened(most, data?.train.classes);
   try {
     const labelled = set.labels !== undefined && data !== undefined && data.train.classes.length > 1;
@@ -204,6 +218,9 @@ function judgeInput(
   samples: number,
 ): JudgeInput {
   const files = flags.reference;
+  const shown = flags.neighbours;
+  if (shown !== undefined) checkPng(shown, flags.overwrite);
+  if (shown !== undefined && !data) throw new UsageError('--neighbours searches training pictures: name them with --data');
   const features = chooseFeatures(flags, { labelled, files: files.map((path) => ({ path, ...contentOf(path) })) });
   const written = flags['write-reference'] === undefined ? undefined : referenceFiles(flags['write-reference'], features);
   for (const path of written?.values() ?? []) checkFile(path, flags.overwrite);
@@ -211,8 +228,11 @@ function judgeInput(
     throw new UsageError('--write-reference writes that of real pictures, and --reference takes one from a file: leave one out');
   return {
     ...{ features, inception: flags.inception, data, against: flags.against ?? 'held-out', files, writeReference: written },
-    ...{ count: samples, real: flags.real ?? (engine.device === 'cpu' ? ON_CPU : ON_GPU.real) },
+    ...{ count: samples, real: flags.real ?? defaultsOn(engine).real },
     ...{ device: engine.device, seed: flags.seed ?? 0 },
+    ...(shown === undefined
+      ? {}
+      : { neighbours: { shown: SHOWN, searched: defaultsOn(engine).searched, write: (picture) => writePng(shown, picture) } }),
     ...(flags['classifier-steps'] === undefined ? {} : { classifier: { steps: flags['classifier-steps'] } }),
     progress: staged(progress),
   };

@@ -9,18 +9,24 @@ import type { Device, DType, Tensor } from '../torch/index.js';
 import type { ClassifierProtocol } from './classifier.js';
 import { Describer, disposeAll } from './describe.js';
 import { checkDraw, type DrawInput, drawn } from './draw.js';
-import { type JudgeProtocol, Jury, type JuryInput, type Scores } from './jury.js';
+import { type JudgeProtocol, Jury, type JuryInput, type Stage as JuryStage, type Scores } from './jury.js';
+import { Memorised, type NeighbourOptions, type NeighbourReport } from './memorised.js';
 import { PCA_FITTED, pcaPsnr } from './pca.js';
 import { subset } from './pictures.js';
+import { type Probes, probe } from './probes.js';
 import { measureReconstruction, type Reconstruction } from './reconstruction.js';
 import { type Distances, NEIGHBOURS } from './reference.js';
 import { writeReference } from './references.js';
 import { inChannels, type PictureSet } from './sets.js';
 
 /** What is the same for a model and for pictures. */
-export interface JudgeInput extends Omit<JuryInput, 'searched'> {
+export interface JudgeInput extends Omit<JuryInput, 'searched' | 'progress'> {
+  /** Called between pieces of the work; what it throws stops it. */
+  readonly progress?: ((stage: Stage, done: number, total: number) => void) | undefined;
   /** Writes the reference's statistics there: one file for each network, by its name. */
   readonly writeReference?: ReadonlyMap<string, string> | undefined;
+  /** Finds the nearest training pictures of samples; wants data. */
+  readonly neighbours?: NeighbourOptions | undefined;
 }
 
 export interface EvaluateInput extends JudgeInput, DrawInput {
@@ -31,11 +37,14 @@ export interface EvaluateInput extends JudgeInput, DrawInput {
   readonly settings: readonly SamplerOptions[];
   /** Samples drawn at a time; it changes nothing but speed and memory. */
   readonly batch: number;
+  /** Measures what the encoder knows of classes, on at most so many pictures of each part; wants two classes. */
+  readonly probed?: number | undefined;
   /** Sees samples first, first + 1, ... of a set as they will be judged: uint8 pixels (B, H, H, ch). */
   readonly onSamples?: (set: number, first: number, pixels: Tensor) => void;
 }
 
-export type { Stage } from './jury.js';
+/** What takes time. */
+export type Stage = JuryStage | 'encoding' | 'probe';
 
 /** One set of a model's samples. */
 export interface SampleScores extends Scores {
@@ -74,6 +83,8 @@ export interface JudgeReport {
   readonly floor?: readonly Distances[];
   /** Share of real held-out pictures that the classifier gets right. */
   readonly realAccuracy?: number;
+  /** Where it was asked for. */
+  readonly neighbours?: NeighbourReport;
   /** What a reader must know before trusting the figures. */
   readonly warnings: readonly string[];
 }
@@ -93,6 +104,8 @@ export interface EvaluationReport extends JudgeReport {
     /** rFD: Frechet distances of reconstructions from the very pictures that they are of. */
     readonly frechet: readonly { readonly extractor: string; readonly name: string; readonly frechet: number }[];
   };
+  /** What the encoder knows of classes. */
+  readonly probes?: Probes;
   /** In the order of the settings. */
   readonly samples: readonly SampleScores[];
   readonly protocol: ModelProtocol;
@@ -106,13 +119,16 @@ export async function judgePictures(input: JudgeInput, set: PictureSet): Promise
   const { data } = input;
   checkSize(data, set.height, set.width, set.name);
   const fitting = data ? inChannels(set, data.train.channels) : set;
-  const jury = await Jury.open(input);
+  const jury = await Jury.open({ ...input, searched: input.neighbours?.searched });
   try {
     store(jury, input.writeReference);
-    const descriptions = await jury.describe(fitting, {});
+    const memorised = data && input.neighbours ? new Memorised(jury, data, input.neighbours) : undefined;
+    const descriptions = await jury.describe(fitting, { onPictures: (first, pixels) => memorised?.see(first, pixels) });
     try {
       const samples = jury.score(descriptions, set.labels);
-      return { name: set.name, samples, ...common(jury, set.count), protocol: protocolOf(input, jury, set.count) };
+      const neighbours = await memorised?.find(descriptions);
+      const shared = { ...common(jury, set.count), ...(neighbours ? { neighbours } : {}) };
+      return { name: set.name, samples, ...shared, protocol: protocolOf(input, jury, set.count) };
     } finally {
       disposeAll(descriptions);
     }
@@ -127,22 +143,37 @@ export async function judgePictures(input: JudgeInput, set: PictureSet): Promise
  */
 export async function evaluate(input: EvaluateInput): Promise<EvaluationReport> {
   check(input);
-  const jury = await Jury.open(input);
+  const { data, coder, device, dtype, batch, probed, progress } = input;
+  const probes =
+    probed === undefined ? undefined : await probe({ coder, data, device, dtype, batch, most: probed, ...(progress ? { progress } : {}) });
+  const jury = await Jury.open({ ...input, searched: input.neighbours?.searched });
   try {
     store(jury, input.writeReference);
     const reconstruction = await reconstruct(input, jury);
     const samples: SampleScores[] = [];
+    let neighbours: NeighbourReport | undefined;
     for (const [i, sampler] of input.settings.entries()) {
       const set = drawn(input, sampler);
-      const onPictures = (first: number, pixels: Tensor) => input.onSamples?.(i, first, pixels);
+      // Of several sets the last: by custom the one with most guidance, which is nearest to its training pictures.
+      const memorised = input.neighbours && i === input.settings.length - 1 ? new Memorised(jury, data, input.neighbours) : undefined;
+      const onPictures = (first: number, pixels: Tensor) => {
+        input.onSamples?.(i, first, pixels);
+        memorised?.see(first, pixels);
+      };
       const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
       try {
         samples.push({ sampler, ...jury.score(descriptions, set.labels) });
+        neighbours = await memorised?.find(descriptions);
       } finally {
         disposeAll(descriptions);
       }
     }
-    return { reconstruction, samples, ...common(jury, input.count), protocol: modelProtocol(input, jury, reconstruction.pictures) };
+    return {
+      ...{ reconstruction, samples, ...common(jury, input.count) },
+      ...(probes ? { probes } : {}),
+      ...(neighbours ? { neighbours } : {}),
+      protocol: modelProtocol(input, jury, reconstruction.pictures),
+    };
   } finally {
     jury.dispose();
   }

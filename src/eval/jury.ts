@@ -42,7 +42,7 @@ export interface JuryInput {
   readonly files: readonly string[];
   /** Pictures in the sets that will be judged: of the floor. */
   readonly count: number;
-  /** Describe training pictures up to this number even if the floor and the reference take fewer; for `training`. */
+  /** Describes so many training pictures at most, for `training`. */
   readonly searched?: number | undefined;
   readonly device: Device;
   readonly seed: number;

@@ -10,6 +10,7 @@ import { KID_SIZE, type Kid, kid } from './kid.js';
 import { Manifold, precisionRecall } from './manifold.js';
 import { type Statistics, statistics } from './moments.js';
 import type { ReferenceContent, ReferenceStatistics } from './references.js';
+import { checkFeatures } from './rows.js';
 
 /** How far a set of pictures is from the reference, by one network. What a reference without pictures cannot give is absent. */
 export interface Distances {
@@ -62,6 +63,7 @@ export class Reference {
     { pooled, spatial }: Description,
     options: ReferenceOptions,
   ): Reference {
+    checkFeatures(pooled, 'the reference');
     const manifold = new Manifold(pooled, options.k ?? NEIGHBOURS);
     const features = keep(noGrad(() => pooled.detach()));
     try {
@@ -103,7 +105,7 @@ export class Reference {
   /** Measures a set by its features. @throws FailureError for features that are not finite, UsageError for too few */
   measure({ pooled, spatial, logits }: Description): Distances {
     const { extractor, options } = this;
-    const count = pooled.shape[0] ?? 0;
+    const [count] = checkFeatures(pooled, 'the pictures that are judged');
     const own = statistics(pooled);
     return {
       ...{ extractor: extractor.name, name: extractor.distance, count, frechet: frechet(own, this.pooled) },

@@ -303,10 +303,13 @@ test('eval: a sweep has a row for each combination, and a plot by each network',
 test('eval: pictures of any program, in an .npz or a folder, against data or a file', async () => {
   ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged.npz', '--quiet'], { cwd: folder }));
   ok(await dsd(['sample', 'run', '--count', '8', '--steps', '1', '--out', 'judged/', '--quiet'], { cwd: folder }));
+  const copies = ['--neighbours', 'neighbours.png'];
   const against = ['--data', 'pictures', '--features', 'nsfwjs-mixed7,classifier', '--classifier-steps', '2', '--quiet'];
-  const words = ['eval', 'judged.npz', ...against, '--write-reference', 'reference.npz'];
+  const words = ['eval', 'judged.npz', ...against, ...copies, '--write-reference', 'reference.npz'];
   const shown = ok(await dsd(words, { cwd: folder })).stdout;
   assert.match(shown, /^by nsfwjs-mixed7 +FD-nsfwjs-mixed7 +kernel x 1000 +precision +recall\njudged\.npz .*%\nreal pictures \(8\) .*%$/m);
+  assert.match(shown, /^nearest of 48 training pictures by nsfwjs-mixed7: median distance \d.* from samples, \d.* from held-out pictures/m);
+  assert.ok((await readPng(at('neighbours.png'))).width > 7 * 64, 'a sample, a gap and five pictures');
   assert.match(shown, /^8 pictures of judged\.npz, seed 0, on cpu$/m);
   assert.match(shown, /^warning: FD-nsfwjs-mixed7: 8 pictures for 768 features/m);
   type Found = { samples: { accuracy?: number; distances: { name: string; frechet: number }[] } };

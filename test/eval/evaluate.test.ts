@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/core/errors.js';
 import { integer, key } from '../../src/core/random.js';
+import type { Picture } from '../../src/data/picture.js';
 import { MemorySource } from '../../src/data/source.js';
 import { fromPixels } from '../../src/dsd/generate.js';
 import { Model } from '../../src/dsd/model.js';
@@ -139,8 +140,11 @@ test('an evaluation gives every figure with its protocol, and frees what it made
   const before = await liveTensors();
   const seen: number[][] = [];
   const stages = new Set<string>();
+  const shown: Picture[] = [];
   const report = await evaluate({
     ...asked,
+    probed: 25,
+    neighbours: { shown: 4, searched: 40, write: async (picture) => void shown.push(picture) },
     progress: (stage) => stages.add(stage),
     onSamples: (set, at, pixels) => {
       assert.deepEqual(pixels.shape.slice(1), [SIZE, SIZE, 1]);
@@ -157,7 +161,11 @@ test('an evaluation gives every figure with its protocol, and frees what it made
     seen,
     [0, 1].flatMap((set) => pieces.map((piece) => [set, ...piece])),
   );
-  assert.deepEqual([...stages], ['classifier', 'reference', 'floor', 'reconstruction', 'components', 'samples']);
+  assert.deepEqual(
+    [...stages],
+    ['encoding', 'probe', 'classifier', 'training', 'reference', 'reconstruction', 'components', 'samples'],
+    'the floor is of training pictures that were described',
+  );
 
   assert.deepEqual(
     report.samples.map(({ sampler, count }) => [sampler.guidance, count]),
@@ -188,6 +196,8 @@ test('an evaluation gives every figure with its protocol, and frees what it made
   assert.ok(reconstruction.latent.effectiveRank > 1 && reconstruction.latent.effectiveRank <= 4.0001);
   assert.equal(reconstruction.latent.tokens, 30 * 16);
   assert.equal(floor.count, 20);
+  assert.deepEqual([report.probes?.protocol.train.count, report.probes?.protocol.heldOut.count], [25, 25]);
+  assert.deepEqual([shown.length, report.neighbours?.samples.length, report.neighbours?.searched.count], [1, 4, 40]);
   const { protocol } = report;
   const [judge] = protocol.judges;
   assert.deepEqual(
