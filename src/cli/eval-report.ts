@@ -36,13 +36,14 @@ export function protocolLine({ protocol, samples }: EvaluationReport): string {
   return `${count(protocol.samples)} samples a row: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${shared(samples)}, labels ${protocol.labels}, seed ${protocol.seed}, ${protocol.precision} on ${protocol.device}`;
 }
 
-export function pictureLines(report: PicturesReport): string[] {
+/** @param available pictures that there are, of which some may have been chosen */
+export function pictureLines(report: PicturesReport, available: number): string[] {
   const { name, samples, protocol, warnings } = report;
   return [
     ...tables([{ name, distances: samples.distances, accuracy: samples.accuracy }], report, protocol).slice(1),
     ...neighbourLines(report),
     '',
-    `${counted(samples.count, 'picture')} of ${name}, seed ${protocol.seed}, on ${protocol.device}`,
+    `${samples.count < available ? `${count(samples.count)} of ${counted(available, 'picture')}, evenly spread (--count takes more)` : counted(available, 'picture')} of ${name}, seed ${protocol.seed}, on ${protocol.device}`,
     ...protocol.judges.map(judgeLine),
     ...warnings.map((warning) => `warning: ${warning}`),
   ];

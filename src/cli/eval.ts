@@ -189,23 +189,23 @@ async function evaluatePictures({ path, flags, engine, progress, began }: Work, 
           ...{ count: most, classes },
           progress: (done, total) => progress.update(`looking at ${path} ${count(done)}/${count(total)}`),
         });
-  const whole = await opened(flags.count);
-  const size = whole.height;
+  const whole = await opened(undefined);
+  const { height: size, count: available } = whole;
   whole.close();
   if (flags.data === undefined && flags.reference.length === 0)
     throw new UsageError(`${path} holds pictures: name what they are to be compared with by --data or --reference`);
   if (flags.data !== undefined && whole.width !== size)
     throw new UsageError(`${path} has pictures of ${whole.width} x ${size} px; data sets have square ones: compare with --reference alone`);
   const data = flags.data === undefined ? undefined : await open(flags.data, { size, broken: 'error' }, progress);
-  const most = flags.count ?? (engine.device === 'cpu' ? Math.min(whole.count, ON_CPU.samples) : undefined);
+  const most = flags.count ?? (engine.device === 'cpu' ? Math.min(available, ON_CPU.samples) : undefined);
   const set = await opened(most, data?.train.classes);
   try {
     const labelled = set.labels !== undefined && data !== undefined && data.train.classes.length > 1;
     const common = judgeInput({ flags, engine, progress }, data, labelled, set.count);
     const report = await judgePictures(common, set).catch(refuse(flags.data ?? path));
     progress.clear();
-    if (flags.json) printJson({ ...report, seconds: (performance.now() - began) / 1000 });
-    else print(...pictureLines(report));
+    if (flags.json) printJson({ ...report, available, seconds: (performance.now() - began) / 1000 });
+    else print(...pictureLines(report, available));
   } finally {
     set.close();
   }

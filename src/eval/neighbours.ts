@@ -88,13 +88,13 @@ export function medianNearest({ distances }: Neighbours): number {
 export async function drawNeighbours(samples: Uint8Array, source: ImageSource, indices: readonly (readonly number[])[]): Promise<Picture> {
   const { size, channels } = source;
   const each = size * size * channels;
-  const columns = 2 + (indices[0]?.length ?? 0);
+  const beside = indices.length > 8 ? 2 : 1;
+  const columns = 2 + (indices[0]?.length ?? 0) + (beside - 1); // cells that stay white set a sample apart, and rows beside each other
   const cells = new Uint8Array(indices.length * columns * each).fill(255);
   for (const [i, row] of indices.entries()) {
     const first = i * columns * each;
     cells.set(samples.subarray(i * each, (i + 1) * each), first);
-    cells.set(await stack(source, row), first + 2 * each); // the cell between stays white
+    cells.set(await stack(source, row), first + 2 * each);
   }
-  const beside = indices.length > 8 ? 2 : 1;
   return grid(cells, indices.length * columns, size, channels, columns * beside, { scale: Math.max(1, Math.round(64 / size)) });
 }

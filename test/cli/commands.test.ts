@@ -318,6 +318,8 @@ test('eval: pictures of any program, in an .npz or a folder, against data or a f
   const named = await distances('judged', ...against);
   const [first] = named.samples.distances;
   assert.ok(named.samples.accuracy !== undefined, 'file names tell the classes');
+  const some = ok(await dsd(['eval', 'judged.npz', '--count', '5', '--reference', 'reference.npz', '--quiet'], { cwd: folder })).stdout;
+  assert.match(some, /^5 of 8 pictures, evenly spread \(--count takes more\) of judged\.npz, seed 0, on cpu$/m);
   const by = await distances('judged.npz', '--reference', 'reference.npz');
   assert.deepEqual(
     by.samples.distances.map(({ name }) => name),

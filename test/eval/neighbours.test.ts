@@ -70,6 +70,17 @@ test('a row is a sample, a gap, and its neighbours from near to far', async () =
   );
 });
 
+test('of many samples two rows stand beside each other, apart', async () => {
+  const picture = await drawNeighbours(
+    new Uint8Array(10 * 64).fill(9),
+    flat([0]),
+    Array.from({ length: 10 }, () => [0]),
+  );
+  assert.deepEqual([picture.width, picture.height], [8 * 64 + 7 * 2, 5 * 64 + 4 * 2]);
+  const row = Array.from({ length: 8 }, (_, column) => picture.pixels[5 * picture.width + column * 66 + 5]);
+  assert.deepEqual(row, [9, 255, 0, 255, 9, 255, 0, 255]);
+});
+
 test('samples that were copied are told from those that were not, and shown beside what they copy', async () => {
   const noise = (count: number, seed: number): MemorySource => {
     const random = key(seed, 'test');
