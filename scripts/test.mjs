@@ -4,7 +4,10 @@
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join, relative, sep } from 'node:path';
+import { run as runTests } from 'node:test';
+import { spec } from 'node:test/reporters';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -39,5 +42,15 @@ if (files.length === 0) {
   console.error(`no test file has ${filters.join(' or ')} in its path`);
   finish(2);
 }
-run('--enable-source-maps', '--test', '--test-reporter=spec', ...files.map((path) => join('dist', path.replace(/\.ts$/, '.js'))));
-finish(0);
+// As many files at a time as there are cores: the command line's default is one fewer, which on two cores leaves one idle.
+process.env.NODE_OPTIONS = [process.env.NODE_OPTIONS, '--enable-source-maps'].filter(Boolean).join(' ');
+const tests = runTests({
+  files: files.map((path) => join(root, 'dist', path.replace(/\.ts$/, '.js'))),
+  concurrency: availableParallelism(),
+});
+let failed = false;
+tests.on('test:fail', ({ todo }) => {
+  failed ||= todo === undefined || todo === false;
+});
+tests.on('end', () => setImmediate(() => finish(failed ? 1 : 0)));
+tests.compose(spec).pipe(process.stdout);

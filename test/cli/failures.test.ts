@@ -134,7 +134,7 @@ test('data and pictures that cannot be used exit 1, with the path', async () => 
     [['reconstruct', 'run', 'cut.png'], /cut\.png: the file is cut off or damaged \(.*\)\n$/],
     [['reconstruct', 'run', 'held'], /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/],
     [
-      ['eval', 'run', '--features', 'classifier', '--data', 'held'],
+      ['eval', 'run', '--features', 'classifier', '--classifier-steps', '1', '--data', 'held'],
       /held\/val\/dark\/25\.png: it is not a JPEG.*\. Mend the file or remove it\n$/,
     ],
   ]);
