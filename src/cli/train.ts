@@ -18,6 +18,7 @@ import { hanging } from './help.js';
 import { print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { invocation, quoted } from './self.js';
+import { stopOnSignals } from './signals.js';
 import { count, counted, decibels, duration, figure, short, skipped, table } from './text.js';
 
 export const train = defineCommand({
@@ -71,7 +72,7 @@ export const train = defineCommand({
     if (!resume) checkBefore(config, out, flags.data);
     const engine = openEngine({ ...flags, dtype: config.train.dtype });
     const view = new TrainView(config, engine, progress);
-    const stop = stopOnSignals((line) => progress.note(line));
+    const stop = stopOnSignals((line) => progress.note(line), 'finishing the step and saving. Once more ends at once, without saving');
     progress.update(`opening ${config.data.source}`);
     try {
       const last = await runTraining(config, {
@@ -186,31 +187,6 @@ function checkBefore(config: RunConfig, out: string, data: string | undefined): 
 function presetSection(): Section {
   const rows = Object.entries(PRESETS).map(([name, { about, cost }]) => [`  ${name}`, `${about}; ${cost}`] as const);
   return { heading: 'Presets', lines: hanging(rows, Math.min(process.stdout.columns ?? 80, 110)) };
-}
-
-/** Milliseconds within which a second signal is the echo of the first: npx passes Ctrl-C on to a process that the terminal has sent it to already. */
-const ECHO = 300;
-
-/**
- * The first SIGINT or SIGTERM asks the trainer to save and stop. The second ends the process at once, by the system's own handler, so that a step
- * that hangs cannot hold it up. What comes before the first is answered, or as its echo, is the same wish: to lose the work to it would be worse.
- */
-function stopOnSignals(note: (line: string) => void): { signal: AbortSignal; release: () => void } {
-  const controller = new AbortController();
-  const handlers = (['SIGINT', 'SIGTERM'] as const).map((name) => ({ name, handler: () => take(name) }));
-  const release = (): void => {
-    for (const { name, handler } of handlers) process.off(name, handler);
-  };
-  const take = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (controller.signal.aborted) return;
-    controller.abort();
-    note(`${name}: finishing the step and saving. Once more ends at once, without saving`);
-    // Not by a timer, which a long step would hold up, and the second signal with it.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ECHO);
-    setImmediate(release);
-  };
-  for (const { name, handler } of handlers) process.on(name, handler);
-  return { signal: controller.signal, release };
 }
 
 /** An interrupted run, once begun, can be gone on with: how, only the command line knows. @param folder of a run that was begun */
