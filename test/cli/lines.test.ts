@@ -6,11 +6,12 @@ import { checkBlas } from '../../src/cli/doctor.js';
 import { chooseDevice, inBatches } from '../../src/cli/engine.js';
 import { fail } from '../../src/cli/fail.js';
 import { hanging } from '../../src/cli/help.js';
-import { median, range } from '../../src/cli/measure.js';
+import { range } from '../../src/cli/measure.js';
 import { fit, openProgress } from '../../src/cli/progress.js';
 import { invocation, quoted } from '../../src/cli/self.js';
 import { count, duration, figure, short, table } from '../../src/cli/text.js';
 import { FailureError, InterruptedError, UsageError } from '../../src/core/errors.js';
+import { median } from '../../src/eval/median.js';
 
 /** A stream that keeps what is written, and a clock that is set by hand. */
 function scene(about: { isTTY?: boolean; columns?: number; env?: NodeJS.ProcessEnv; quiet?: boolean } = {}) {

@@ -1,5 +1,7 @@
 /** Sound safetensors files for the fuzz test, as drafts whose every part can be spoilt. All draws are functions of the file's number. */
+
 import { integer, key } from '../../src/core/random.js';
+import { TYPES } from './safetensors-types.js';
 
 const KEY = key(3, 'hostile safetensors');
 
@@ -39,18 +41,6 @@ export interface Draft {
   data: Buffer;
 }
 
-const TYPES: [string, number][] = [
-  ['F64', 8],
-  ['F32', 4],
-  ['BF16', 2],
-  ['F16', 2],
-  ['I64', 8],
-  ['I32', 4],
-  ['I16', 2],
-  ['I8', 1],
-  ['U8', 1],
-  ['BOOL', 1],
-];
 const NAMES = [
   'a',
   'w',

@@ -5,25 +5,15 @@
  *
  * writes the file, and what `test/fixtures/safetensors/make.py --check FILE EXPECTED.json` should find in it.
  */
+
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { argv } from 'node:process';
 import { pathToFileURL } from 'node:url';
 import { encodeSafetensors, type SafeDType, type SafeTensor, writeSafetensors } from '../../src/io/safetensors.js';
+import { TYPES } from './safetensors-types.js';
 
 const SHAPES = [[], [1], [5], [2, 3], [0], [4, 0, 2], [1, 2, 1, 3, 2]];
-const TYPES: [SafeDType, number][] = [
-  ['F64', 8],
-  ['F32', 4],
-  ['BF16', 2],
-  ['F16', 2],
-  ['I64', 8],
-  ['I32', 4],
-  ['I16', 2],
-  ['I8', 1],
-  ['U8', 1],
-  ['BOOL', 1],
-];
 const NAMES = [
   '',
   ' ',

@@ -1,4 +1,5 @@
 /** What a run must not be given, or lose, in silence: other pictures, other weights, another trainer's work, its own when it ends badly. */
+
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,8 +16,8 @@ import { findPreset } from '../../src/train/presets.js';
 import { differences, findResume, lastSettings, type Resume, resumedConfig } from '../../src/train/resume.js';
 import { RunFolder } from '../../src/train/run.js';
 import { Saver } from '../../src/train/saver.js';
-import { train } from '../../src/train/train.js';
 import { CLASSES, dsd, makePictures, workplace } from '../cli/harness.js';
+import { attempt } from './attempt.js';
 
 setThreads(1);
 const { folder, remove } = workplace();
@@ -38,23 +39,8 @@ const settings = (over: RunSettings = {}): RunConfig =>
   );
 
 /** Trains, stops at `stopAt` pictures, and returns the error if there was one. */
-async function go(
-  out: string,
-  { config, resume, stopAt }: { config?: RunConfig; resume?: Resume; stopAt?: number } = {},
-): Promise<unknown> {
-  const stop = new AbortController();
-  try {
-    await train(config ?? resume?.state.config ?? settings(), {
-      ...{ out: at(out), device: 'cpu', compute: 'float32', signal: stop.signal },
-      ...(resume ? { resume } : {}),
-      report: (event) => {
-        if (event.kind === 'train' && event.images === stopAt) stop.abort();
-      },
-    });
-    return undefined;
-  } catch (error) {
-    return error;
-  }
+async function go(out: string, { config, ...options }: { config?: RunConfig; resume?: Resume; stopAt?: number } = {}): Promise<unknown> {
+  return (await attempt(at(out), config ?? options.resume?.state.config ?? settings(), options)).error;
 }
 
 /** A run stopped at 32 of 64 pictures. */

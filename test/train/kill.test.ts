@@ -2,6 +2,7 @@
  * A training process is killed at random moments and goes on each time; at the end every tensor, every logged number and every picture equals
  * the uninterrupted run's, bit for bit. A few kills here; KILLS=100 for many.
  */
+
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { key, uniform } from '../../src/core/random.js';
 import { Checkpoints } from '../../src/train/checkpoints.js';
 import { dsd, makePictures, start, workplace } from '../cli/harness.js';
+import { numbers } from './attempt.js';
 
 const KILLS = Number(process.env.KILLS ?? 5);
 const DEVICE = process.env.KILL_DEVICE ?? 'cpu';
@@ -77,7 +79,7 @@ test(`${KILLS} kills at random moments change no bit of a run`, async () => {
   assert.match(last.stderr, /resumed +after [\d,]+ pictures\n/, 'and nothing is said of differences');
   console.log(`# ${kills} kills, ${early} of them before the process's first step; ${images / batch} steps in all`);
 
-  assert.deepEqual(numbers('killed'), numbers('whole'));
+  assert.deepEqual(numbers(join(folder, 'killed')), numbers(join(folder, 'whole')));
   for (const file of ['online', 'target', 'average', 'optimizer'].map((name) =>
     join('checkpoints', String(images).padStart(12, '0'), `${name}.safetensors`),
   ))
@@ -89,12 +91,3 @@ test(`${KILLS} kills at random moments change no bit of a run`, async () => {
 });
 
 const bytes = (run: string, file: string): Buffer => readFileSync(join(folder, run, file));
-
-/** The lines of metrics without what depends on the clock and on memory. */
-function numbers(run: string): object[] {
-  const lines = bytes(run, 'metrics.jsonl').toString().trimEnd().split('\n');
-  return lines.map((line) => {
-    const { imagesPerSecond: _, flopsPerSecond, dataWait, memoryMiB, secondsLeft, ...rest } = JSON.parse(line) as Record<string, unknown>;
-    return rest;
-  });
-}
