@@ -2,8 +2,8 @@
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Batch } from '../data/loader.js';
-import { disk } from '../io/disk.js';
+import { median } from '../eval/median.js';
+import { disk, piecesOf } from '../io/disk.js';
 import { type Device, type DType, engineInfo, scope, setDeterministic, synchronize } from '../torch/index.js';
 import { type CheckpointState, Checkpoints, type Snapshot } from '../train/checkpoints.js';
 import { modelConfig, resolveConfig } from '../train/config.js';
@@ -12,7 +12,7 @@ import { findPreset } from '../train/presets.js';
 import { Saver } from '../train/saver.js';
 import { takeSnapshot } from '../train/snapshot.js';
 import { Stepper } from '../train/step.js';
-import { median, type Range, range } from './measure.js';
+import { noisePictures, type Range, range } from './measure.js';
 
 export interface Saving {
   readonly bytes: number;
@@ -44,7 +44,6 @@ export interface SavingOptions {
 }
 
 const CLASSES = 1000;
-const PIECE = 2 ** 24;
 
 export async function measureSaving({ preset, batch, device, compute, folder, repeats, say }: SavingOptions): Promise<Saving> {
   const config = resolveConfig(findPreset(preset).settings, { train: { batch, microBatch: 0, images: 1_000_000 } });
@@ -55,7 +54,7 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
   const saver = new Saver(place, 1);
   let images = 0;
   // Made once: making them takes as long as a step on a GPU, and would hide what is measured.
-  const pictures = noise(batch, config.data.image);
+  const pictures = noisePictures(batch, config.data.image, CLASSES);
   const step = (): number => {
     const began = performance.now();
     scope(() => void stepper.step({ ...pictures, firstImage: images }, images));
@@ -130,23 +129,10 @@ function copy(from: string, to: string): number {
   const began = performance.now();
   for (const name of disk.list(from)) {
     const file = disk.open(join(from, name));
-    disk.writeNew(join(to, name), pieces(file));
+    disk.writeNew(join(to, name), piecesOf(file, file.size));
     file.close();
   }
   const seconds = (performance.now() - began) / 1000;
   disk.remove(to);
   return seconds;
-}
-
-function* pieces(file: { readonly size: number; read(position: number, length: number): Uint8Array }): Iterable<Uint8Array> {
-  for (let at = 0; at < file.size; at += PIECE) yield file.read(at, Math.min(PIECE, file.size - at));
-}
-
-function noise(batch: number, size: number): Omit<Batch, 'firstImage'> {
-  return {
-    images: Uint8Array.from({ length: batch * size * size * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 16) & 255),
-    labels: Int32Array.from({ length: batch }, (_, i) => i % CLASSES),
-    indices: Uint32Array.from({ length: batch }, (_, i) => i),
-    waitedMs: 0,
-  };
 }

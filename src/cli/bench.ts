@@ -4,7 +4,7 @@
  */
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { UsageError } from '../core/errors.js';
-import type { Batch } from '../data/loader.js';
+import { median } from '../eval/median.js';
 import { cat, type DType, type EngineInfo, engineInfo, noGrad, ones, scope, setThreads, type Tensor, timeCall } from '../torch/index.js';
 import { modelConfig, type RunSettings, resolveConfig } from '../train/config.js';
 import { findPreset } from '../train/presets.js';
@@ -12,7 +12,7 @@ import { Stepper } from '../train/step.js';
 import { measureSaving } from './bench-save.js';
 import { defineCommand } from './command.js';
 import { ENGINE, type EngineFlags, openEngine } from './engine.js';
-import { callTime, median, product, type Range, range } from './measure.js';
+import { callTime, noisePictures, product, type Range, range } from './measure.js';
 import { print, printJson, RESULT } from './output.js';
 import { findPeer, Peer, type PeerPython, sameVersion } from './peer.js';
 import { counted, figure, short, table } from './text.js';
@@ -248,17 +248,10 @@ async function trainingSteps(peer: Peer | undefined, count: number, say: Say): P
 /** A training step on pictures of noise; `step` returns its milliseconds. */
 function stepper(settings: RunSettings, dtype: DType): { batch: number; step: () => number; dispose: () => void } {
   const config = resolveConfig(findPreset('demo').settings, settings);
-  const { image } = config.data;
   const { batch } = config.train;
   const trainer = new Stepper(config, modelConfig(config, { channels: 3, classes: CLASSES }), 'cpu', dtype);
   let seen = 0;
-  const pictures: Batch = {
-    images: Uint8Array.from({ length: batch * image * image * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 16) & 255),
-    labels: Int32Array.from({ length: batch }, (_, i) => i % CLASSES),
-    indices: Uint32Array.from({ length: batch }, (_, i) => i),
-    firstImage: 0,
-    waitedMs: 0,
-  };
+  const pictures = noisePictures(batch, config.data.image, CLASSES);
   const step = (): number => {
     const begun = performance.now();
     scope(() => void trainer.step({ ...pictures, firstImage: seen }, seen));

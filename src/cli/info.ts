@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
 import { DATA_NAMES, DATA_SHAPES } from '../data/open.js';
-import { compression, countParameters, forwardFlops, type ModelConfig, patchValues, tokens } from '../dsd/sizes.js';
+import { compression, countParameters, forwardFlops, type ModelConfig, mostRank, patchValues, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, type RunConfig, resolveConfig, settingNames } from '../train/config.js';
 import { findPreset, PRESETS } from '../train/presets.js';
@@ -119,7 +119,7 @@ function sizesOf(model: ModelConfig, config: RunConfig): Sizes {
     tokens: tokens(model),
     latentShape: [tokens(model), model.latent],
     compression: compression(model),
-    mostRank: model.latent - (model.latentNorm ? 1 : 0),
+    mostRank: mostRank(model),
     picture: [model.image, model.image, model.channels],
     patchValues: patchValues(model),
     forwardFlops: forwardFlops(model),

@@ -1,4 +1,5 @@
 /** How fast the engine is here: of `dsd doctor`, in two seconds, and the parts of `dsd bench`. */
+import type { Batch } from '../data/loader.js';
 import { type Device, type DType, type EngineInfo, full, noGrad, scope, synchronize, type Tensor } from '../torch/index.js';
 
 export interface Speed {
@@ -62,10 +63,15 @@ export function callTime(call: () => Tensor): number {
 
 export type Range = readonly [smallest: number, largest: number];
 
-/** @param values at least one, as of range */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
-}
-
+/** @param values at least one */
 export const range = (values: readonly number[]): Range => [Math.min(...values), Math.max(...values)];
+
+/** A batch to time steps on: pictures of 3 channels that no network can learn anything from. */
+export function noisePictures(batch: number, size: number, classes: number): Omit<Batch, 'firstImage'> {
+  return {
+    images: Uint8Array.from({ length: batch * size * size * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 16) & 255),
+    labels: Int32Array.from({ length: batch }, (_, i) => i % classes),
+    indices: Uint32Array.from({ length: batch }, (_, i) => i),
+    waitedMs: 0,
+  };
+}

@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path';
 import { InterruptedError, UsageError } from '../core/errors.js';
 import { DATA_NAMES } from '../data/open.js';
-import { compression, tokens } from '../dsd/sizes.js';
+import { compression, mostRank, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig, SETTINGS } from '../train/config.js';
 import type { Checkpointed } from '../train/loop.js';
@@ -296,13 +296,7 @@ class TrainView {
   private health({ psnr, effectiveRank }: Evaluation): string {
     const pca = this.start ? ` (PCA ${decibels(this.start.pcaPsnr)})` : '';
     const quality = Number.isNaN(psnr) ? '' : `PSNR ${decibels(psnr)}${pca}, `;
-    return `${quality}effective rank ${effectiveRank.toFixed(1)} of ${this.mostRank()}`;
-  }
-
-  /** LayerNorm takes one dimension away. */
-  private mostRank(): number {
-    const { latent, latentNorm } = this.config.model;
-    return latent - (latentNorm ? 1 : 0);
+    return `${quality}effective rank ${effectiveRank.toFixed(1)} of ${mostRank(this.config.model)}`;
   }
 
   summary(last: Evaluation, seconds: number): string[] {
@@ -317,7 +311,7 @@ class TrainView {
               `${decibels(last.psnr)} on ${counted(start.pictures.heldOut, 'held-out picture')}; per-patch PCA of equal width ${decibels(start.pcaPsnr)}`,
             ],
           ]),
-      ['effective rank', `${last.effectiveRank.toFixed(1)} of ${this.mostRank()}`],
+      ['effective rank', `${last.effectiveRank.toFixed(1)} of ${mostRank(this.config.model)}`],
       [
         'trained',
         this.stepping > 0
@@ -351,7 +345,7 @@ class TrainView {
       psnr: last.psnr,
       pcaPsnr: start?.pcaPsnr,
       effectiveRank: last.effectiveRank,
-      mostRank: this.mostRank(),
+      mostRank: mostRank(this.config.model),
       losses: logged?.losses,
       skipped: logged?.skipped,
       parameters: start?.parameters,

@@ -66,6 +66,9 @@ export const tokens = (config: ModelConfig): number => (config.image / config.pa
 /** Values of one patch: patch * patch * channels. */
 export const patchValues = (config: ModelConfig): number => config.patch ** 2 * config.channels;
 
+/** The most effective rank of a latent: LayerNorm takes one dimension away. */
+export const mostRank = ({ latent, latentNorm }: Pick<ModelConfig, 'latent' | 'latentNorm'>): number => latent - (latentNorm ? 1 : 0);
+
 /** Pixel values to one latent value, e.g. 24 for 256 px, p = 16, C = 32. */
 export const compression = (config: ModelConfig): number => patchValues(config) / config.latent;
 

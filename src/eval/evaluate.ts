@@ -2,9 +2,11 @@
  * Evaluates a model, or pictures that came from anywhere: samples by several networks' features against real pictures, and of a model its
  * reconstructions and latents. Every figure comes with the protocol it was taken by. ARCHITECTURE.md, The method: evaluation.
  */
+
 import { UsageError } from '../core/errors.js';
 import type { DataSet } from '../data/source.js';
 import type { SamplerOptions } from '../dsd/sampler.js';
+import { mostRank } from '../dsd/sizes.js';
 import type { Device, DType, Tensor } from '../torch/index.js';
 import type { ClassifierProtocol } from './classifier.js';
 import { Describer, disposeAll } from './describe.js';
@@ -198,8 +200,7 @@ async function reconstruct(input: EvaluateInput, jury: Jury): Promise<Evaluation
         ...{ patch: coder.config.patch, components: coder.config.latent, device },
         progress: (done, total) => progress?.('components', done, total),
       });
-      const { latent, latentNorm } = coder.config;
-      return { ...found, mostRank: latent - (latentNorm ? 1 : 0), pcaPsnr: floor, frechet };
+      return { ...found, mostRank: mostRank(coder.config), pcaPsnr: floor, frechet };
     } finally {
       disposeAll(descriptions);
     }

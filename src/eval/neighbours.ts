@@ -2,9 +2,11 @@
  * Nearest training pictures of samples, by a network's features: what a model has learnt by heart stands beside what it draws. Distances are
  * Euclidean, as those of precision and recall.
  */
+
 import { grid, type Picture } from '../data/picture.js';
 import { type ImageSource, stack } from '../data/source.js';
 import { cat, noGrad, scope, type Tensor } from '../torch/index.js';
+import { median } from './median.js';
 import { checkFeatures, checkWidths, pieces, wide } from './rows.js';
 
 /** Training pictures beside each sample. */
@@ -75,10 +77,7 @@ function nearestOf(known: Tensor, a: Tensor, k: number): [squared: Tensor, place
 }
 
 /** The middle of the distances to the nearest. */
-export function medianNearest({ distances }: Neighbours): number {
-  const sorted = distances.map(([nearest]) => nearest as number).sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
-}
+export const medianNearest = ({ distances }: Neighbours): number => median(distances.map(([nearest]) => nearest as number));
 
 /**
  * Rows of a sample, a gap, and its neighbours, the nearest first; several rows beside each other where there are many.

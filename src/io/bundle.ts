@@ -6,7 +6,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { basename, dirname, join, resolve } from 'node:path';
 import { FailureError } from '../core/errors.js';
-import { type Content, chunksOf, type Disk, DiskError, isTemporary, disk as realDisk, temporaryBeside } from './disk.js';
+import { type Content, chunksOf, type Disk, DiskError, isTemporary, piecesOf, disk as realDisk, temporaryBeside } from './disk.js';
 
 /** A bundle is not whole: cut off, changed, or no bundle. */
 export class BundleError extends FailureError {
@@ -34,7 +34,6 @@ const MANIFEST = 'manifest.json';
 const FORMAT = 'dsd-bundle';
 /** A manifest has about 120 bytes for each file. */
 const MAX_MANIFEST = 2 ** 20;
-const PIECE = 2 ** 24;
 
 /**
  * Writes a bundle; its folder is made if need be. After an error nothing of it is left, unless the last step alone failed, the syncing of
@@ -147,8 +146,7 @@ export function verifyBundle(path: string, disk: Disk = realDisk, onProgress?: (
     const hash = createHash('sha256');
     const file = disk.open(join(path, name));
     try {
-      for (let at = 0; at < size; at += PIECE) {
-        const piece = file.read(at, Math.min(PIECE, size - at));
+      for (const piece of piecesOf(file, size)) {
         hash.update(piece);
         bytes += piece.byteLength;
         onProgress?.(bytes, of);

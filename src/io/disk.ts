@@ -29,6 +29,12 @@ export interface OpenFile {
   close(): void;
 }
 
+/** The first `size` bytes of a file, 16 MiB at a time: for files larger than memory should hold. */
+export function* piecesOf(file: Pick<OpenFile, 'read'>, size: number): Generator<Uint8Array<ArrayBuffer>> {
+  const piece = 2 ** 24;
+  for (let at = 0; at < size; at += piece) yield file.read(at, Math.min(piece, size - at));
+}
+
 /** What a file is written from: text is UTF-8; of several chunks, each is asked for when the one before is written. */
 export type Content = string | Uint8Array | Iterable<Uint8Array>;
 

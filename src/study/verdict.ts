@@ -8,6 +8,7 @@
  * against the error of one and the same picture for all (blank.ts). A latent that is small and still decodes well is variance-suppressed; one that says
  * nothing has collapsed at whatever scale, and such runs swing between scales.
  */
+import { median } from '../eval/median.js';
 import type { Curve, Point } from './train-case.js';
 
 export const THRESHOLDS = {
@@ -86,10 +87,4 @@ export function verdict(curve: Pick<Curve, 'points' | 'diverged'>, { channels, b
   if (latentDeviation < THRESHOLDS.small) return 'variance-suppressed';
   if (latentDeviation > THRESHOLDS.large) return 'runaway scale';
   return effectiveRank < THRESHOLDS.share * channels ? 'low rank' : 'healthy';
-}
-
-/** @param values at least one */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
 }

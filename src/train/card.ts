@@ -1,5 +1,5 @@
 /** The card of a trained model: what a person who finds the folder needs to know, and nothing that was not measured. */
-import { compression, countParameters, type ModelConfig, tokens } from '../dsd/sizes.js';
+import { compression, countParameters, type ModelConfig, mostRank, tokens } from '../dsd/sizes.js';
 import type { RunConfig } from './config.js';
 import type { Evaluation } from './metrics.js';
 
@@ -28,7 +28,7 @@ export function modelCard({ config, model, classes, pictures, credit, images, pc
               `- PSNR of reconstructions: ${evaluation.psnr.toFixed(2)} dB after ${number(evaluation.images)} pictures; per-patch PCA of equal width: ${pcaPsnr.toFixed(2)} dB`,
             ]
           : []),
-        `- effective rank of the latent: ${evaluation.effectiveRank.toFixed(1)} of ${model.latent - (model.latentNorm ? 1 : 0)}`,
+        `- effective rank of the latent: ${evaluation.effectiveRank.toFixed(1)} of ${mostRank(model)}`,
       ]
     : ['- nothing yet'];
   return `---

@@ -151,6 +151,11 @@ export class Checkpoints {
     return undefined;
   }
 
+  /** The newest that has all its files in their sizes: what stands, for messages. */
+  standing(): Found | undefined {
+    return this.list().find(({ problem }) => problem === undefined);
+  }
+
   /** What reading every byte finds wrong with a checkpoint; undefined if nothing. */
   problem(path: string, onProgress?: (bytes: number, of: number) => void): string | undefined {
     try {

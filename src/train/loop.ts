@@ -239,7 +239,7 @@ export class TrainingLoop {
 
   private stuckMessage(): string {
     const { compute, folder } = this.parts;
-    const [newest] = folder.checkpoints.list().filter(({ problem }) => problem === undefined);
+    const newest = folder.checkpoints.standing();
     const precise = compute === 'float32' ? '' : `, or ${newest ? 'go on from it with' : 'use'} --dtype float32`;
     const kept = newest
       ? `The checkpoint of ${newest.images.toLocaleString('en')} pictures is in '${newest.path}'`
@@ -334,7 +334,7 @@ export class TrainingLoop {
     try {
       await this.checkpointNow();
     } catch (cause) {
-      const [newest] = folder.checkpoints.list().filter(({ problem }) => problem === undefined);
+      const newest = folder.checkpoints.standing();
       throw new FailureError(
         `${reached}, and no checkpoint could be made: ${cause instanceof Error ? cause.message : cause}. ${newest ? `The one of ${newest.images.toLocaleString('en')} pictures stands` : 'There is none'}`,
         { cause },

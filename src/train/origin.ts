@@ -4,13 +4,11 @@
  */
 import { createHash } from 'node:crypto';
 import type { DataSet } from '../data/source.js';
-import { type Disk, disk as realDisk } from '../io/disk.js';
+import { type Disk, piecesOf, disk as realDisk } from '../io/disk.js';
 import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
 
 export type Origin = NonNullable<CheckpointState['origin']>;
-
-const PIECE = 2 ** 24;
 
 /** @throws DiskError when the perceptual weights cannot be read */
 export function originOf(config: RunConfig, data: DataSet, disk: Disk = realDisk): Origin {
@@ -32,7 +30,7 @@ function hashFile(path: string, disk: Disk): string {
   const hash = createHash('sha256');
   const file = disk.open(path);
   try {
-    for (let at = 0; at < file.size; at += PIECE) hash.update(file.read(at, Math.min(PIECE, file.size - at)));
+    for (const piece of piecesOf(file, file.size)) hash.update(piece);
   } finally {
     file.close();
   }

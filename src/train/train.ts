@@ -114,8 +114,9 @@ async function prepareAndRun(
     ? (resume.state.pcaPsnr ?? Number.POSITIVE_INFINITY)
     : await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent, progress: setUp('floor') });
   // Made last, so that a start that fails leaves nothing behind.
-  held.folder ??= RunFolder.create(options.out);
-  const { folder, accumulator } = { folder: held.folder, accumulator: held.accumulator };
+  const folder = held.folder ?? RunFolder.create(options.out);
+  held.folder = folder;
+  const { accumulator } = held;
   const machine = machineOf(engineInfo(), device);
   if (resume) {
     const { checkpoints } = folder;
@@ -138,25 +139,10 @@ async function prepareAndRun(
     ...{ batch: plan.batch, seed: plan.seed, flip: wanted.flip, workers: wanted.workers, prefetch: 4, start },
   });
   held.loader = loader;
-  const from = resume ? { from: resume.state } : {};
   return new TrainingLoop({
-    ...{
-      config,
-      model,
-      data,
-      folder,
-      stepper,
-      accumulator,
-      loader,
-      device,
-      compute,
-      machine,
-      origin,
-      pcaPsnr: floor,
-      signal,
-      report,
-      ...from,
-    },
+    ...{ config, model, data, folder, stepper, accumulator, loader, device, compute, machine, origin, signal, report },
+    pcaPsnr: floor,
+    ...(resume ? { from: resume.state } : {}),
   }).run();
 }
 
