@@ -171,8 +171,8 @@ function cudaHeaders(libtorch, env) {
 
 async function sources() {
   const files = [];
-  for (const folder of ['native', 'native/kernels']) {
-    for (const name of (await readdir(join(root, folder))).sort()) if (/\.(cc|h)$/.test(name)) files.push(join(folder, name));
+  for (const folder of ['native', 'native/kernels', 'native/kernels/cuda']) {
+    for (const name of (await readdir(join(root, folder))).sort()) if (/\.(cc|cu|h)$/.test(name)) files.push(join(folder, name));
   }
   return files;
 }
@@ -197,7 +197,13 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
     ...['-fPIC', '-fvisibility=hidden', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-w'],
     ...libtorch.includes.flatMap((folder) => (folder === '/usr/include' ? [] : ['-isystem', folder])),
     `-I${headers}`,
-    ...(libtorch.cuda ? ['-DDSD_CUDA', ...cudaHeaders(libtorch, env).flatMap((folder) => ['-isystem', folder])] : []),
+    ...(libtorch.cuda
+      ? [
+          '-DDSD_CUDA',
+          `-DDSD_CUDA_SOURCES="${join(root, 'native/kernels/cuda')}"`,
+          ...cudaHeaders(libtorch, env).flatMap((folder) => ['-isystem', folder]),
+        ]
+      : []),
   ];
   const path = join(root, 'build', 'dsd_native.node');
   const stampPath = join(root, 'build', 'dsd_native.stamp');

@@ -18,6 +18,9 @@
 namespace dsd {
 
 #ifdef DSD_CUDA
+// Whether kernels can be compiled for this device.
+bool cuda_kernels(c10::Device device);
+
 // Fills a float32 tensor on a CUDA device; false where kernels cannot be compiled on this machine.
 bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_image, const at::Tensor& base, int64_t images,
                int64_t elements, at::Tensor& out);

@@ -1,5 +1,6 @@
-// Kernels for CUDA: written as text, compiled on first use by the NVRTC that PyTorch's CUDA wheels bring along, kept on disk, launched
-// through the driver on the current stream. Both libraries are opened by name, so the addon needs no CUDA toolkit to be built or to run.
+// Kernels for CUDA: the texts of native/kernels/cuda, compiled on first use by the NVRTC that PyTorch's CUDA wheels bring along, kept on disk,
+// launched through the driver on the current stream. Both libraries are opened by name, so the addon needs no CUDA toolkit to be built or to run.
+#include "cuda.h"
 #include "kernels.h"
 
 #ifndef DSD_CUDA
@@ -23,53 +24,32 @@ std::string nvrtc_problem() { return ""; }
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <vector>
 
 namespace dsd {
 namespace {
 
-// The same function as in random.cc. One thread makes one block of four.
-const char* const source = R"cuda(
-extern "C" __global__ void dsd_draw(float* out, unsigned k0, unsigned k1, unsigned long long first, const long long* base,
-                                    unsigned long long images, unsigned long long elements, int is_normal) {
-  const unsigned long long blocks = (elements + 3) / 4, total = images * blocks;
-  const unsigned long long origin = first + (base ? (unsigned long long)*base : 0ull);
-  for (unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x; i < total;
-       i += (unsigned long long)gridDim.x * blockDim.x) {
-    const unsigned long long image = i / blocks, block = i - image * blocks, number = origin + image;
-    unsigned c0 = (unsigned)block, c1 = 0, c2 = (unsigned)number, c3 = (unsigned)(number >> 32), a = k0, b = k1;
-    for (int round = 0; round < 10; round++) {
-      const unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
-      c0 = (unsigned)(p1 >> 32) ^ c1 ^ a;
-      c1 = (unsigned)p1;
-      c2 = (unsigned)(p0 >> 32) ^ c3 ^ b;
-      c3 = (unsigned)p0;
-      a += 0x9E3779B9u;
-      b += 0xBB67AE85u;
-    }
-    const unsigned words[4] = {c0, c1, c2, c3};
-    float four[4];
-    if (is_normal) {
-      for (int j = 0; j < 4; j += 2) {
-        const double r = sqrt(-2.0 * log(((words[j] >> 8) + 1) * (1.0 / 16777216.0)));
-        double s, c;
-        sincospi(2.0 * ((words[j + 1] >> 8) * (1.0 / 16777216.0)), &s, &c);
-        four[j] = (float)(r * c);
-        four[j + 1] = (float)(r * s);
-      }
-    } else {
-      for (int j = 0; j < 4; j++) four[j] = (float)(words[j] >> 8) * (1.0f / 16777216.0f);
-    }
-    float* to = out + image * elements + block * 4;
-    const unsigned long long left = elements - block * 4;
-    for (int j = 0; j < 4; j++) {
-      if (j < left) to[j] = four[j];
-    }
-  }
-}
-)cuda";
+
+
+// DSD_CUDA_SOURCES is the folder of the texts, told by scripts/build-native.mjs.
+#define DSD_EMBED(name)                                                                                                        \
+  extern "C" const char dsd_source_##name[];                                                                                   \
+  asm(".section .rodata\n.hidden dsd_source_" #name "\n.global dsd_source_" #name "\ndsd_source_" #name ":\n.incbin \"" DSD_CUDA_SOURCES \
+      "/" #name ".cu\"\n.byte 0\n.previous\n");
+}  // namespace
+DSD_EMBED(block)
+DSD_EMBED(draw)
+namespace {
+
+struct Module {
+  const char* name;
+  const char* source;
+};
+const Module modules[] = {{"block", dsd_source_block}, {"draw", dsd_source_draw}};
 
 struct Problem {
   std::string text;
@@ -92,6 +72,7 @@ struct Driver {
   int (*load_data)(void**, const void*);
   int (*get_function)(void**, void*, const char*);
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
+  int (*set_function_attribute)(void*, int, int);
   int (*error_string)(int, const char**);
   Driver() {
     void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
@@ -100,6 +81,7 @@ struct Driver {
     load(load_data, library, "cuModuleLoadData");
     load(get_function, library, "cuModuleGetFunction");
     load(launch, library, "cuLaunchKernel");
+    load(set_function_attribute, library, "cuFuncSetAttribute");
     load(error_string, library, "cuGetErrorString");
   }
   void check(int status, const char* what) const {
@@ -150,7 +132,7 @@ void open_builtins(void* nvrtc) {
   globfree(&found);
 }
 
-std::string compile(const std::string& arch) {
+std::string compile(const Module& module, const std::string& arch) {
   void* library = open_nvrtc();
   open_builtins(library);
   int (*create)(void**, const char*, const char*, int, const char* const*, const char* const*);
@@ -168,7 +150,7 @@ std::string compile(const std::string& arch) {
   load(read_log, library, "nvrtcGetProgramLog");
   load(destroy, library, "nvrtcDestroyProgram");
   void* program = nullptr;
-  if (create(&program, source, "dsd.cu", 0, nullptr, nullptr) != 0) throw Problem{"NVRTC did not take the source"};
+  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 0, nullptr, nullptr) != 0) throw Problem{"NVRTC did not take the source"};
   std::string option = "--gpu-architecture=" + arch;
   const char* options[] = {option.c_str(), "--std=c++17"};
   int status = build(program, 2, options);
@@ -184,11 +166,11 @@ std::string compile(const std::string& arch) {
     read_log(program, &text[0]);
   }
   destroy(&program);
-  if (result.empty()) throw Problem{"NVRTC could not compile for " + arch + ": " + text.substr(0, 500)};
+  if (result.empty()) throw Problem{std::string("NVRTC could not compile ") + module.name + ".cu for " + arch + ": " + text.substr(0, 1000)};
   return result;
 }
 
-std::string cache_path(const std::string& arch) {
+std::string cache_path(const Module& module, const std::string& arch) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   std::string folder;
@@ -203,10 +185,10 @@ std::string cache_path(const std::string& arch) {
   folder += "/dsd";
   mkdir(folder.c_str(), 0700);  // what lies there is run on the device
   uint64_t hash = 14695981039346656037ull;  // FNV-1a of the source
-  for (const char* c = source; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
-  char name[64];
-  std::snprintf(name, sizeof name, "/%016llx-%s.cubin", static_cast<unsigned long long>(hash), arch.c_str());
-  return folder + name;
+  for (const char* c = module.source; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "-%016llx-", static_cast<unsigned long long>(hash));
+  return folder + "/" + module.name + digits + arch + ".cubin";
 }
 
 std::string read_file(const std::string& path) {
@@ -230,11 +212,17 @@ void write_file(const std::string& path, const std::string& bytes) {
   if (!written || std::rename(temporary.c_str(), path.c_str()) != 0) std::remove(temporary.c_str());
 }
 
+struct Kernel {
+  void* function = nullptr;
+  unsigned shared_bytes = 48 * 1024;  // what it may have
+};
+
 struct Kernels {
   std::mutex mutex;
   std::unique_ptr<Driver> driver;
-  std::map<int, void*> draw;  // by device
-  std::string problem;        // why there are none
+  std::map<std::pair<int, std::string>, void*> loaded;                       // modules, by device and name
+  std::map<std::tuple<int, const char*, const char*>, Kernel> kernels;      // by device and the addresses of the caller's literals
+  std::string problem;                                                       // why there are none
 };
 
 Kernels& kernels() {
@@ -243,50 +231,78 @@ Kernels& kernels() {
 }
 
 // The device's context is current.
-void* draw_kernel(Kernels& all, int device) {
-  auto known = all.draw.find(device);
-  if (known != all.draw.end()) return known->second;
+void* load_module(Kernels& all, const char* name, int device) {
+  void*& loaded = all.loaded[{device, name}];
+  if (loaded) return loaded;
   if (!all.driver) all.driver = std::make_unique<Driver>();
+  const Driver& driver = *all.driver;
+  auto module = std::find_if(std::begin(modules), std::end(modules), [&](const Module& each) { return std::strcmp(each.name, name) == 0; });
+  if (module == std::end(modules)) throw Problem{std::string("there is no ") + name + ".cu"};
   int major = 0, minor = 0;
-  all.driver->check(all.driver->get_attribute(&major, 75, device), "asking for the compute capability");
-  all.driver->check(all.driver->get_attribute(&minor, 76, device), "asking for the compute capability");
-  std::string arch = "sm_" + std::to_string(major) + std::to_string(minor), path = cache_path(arch), binary = read_file(path);
-  void *module = nullptr, *function = nullptr;
-  if (binary.empty() || all.driver->load_data(&module, binary.data()) != 0) {
-    binary = compile(arch);
-    all.driver->check(all.driver->load_data(&module, binary.data()), "loading a kernel");
+  driver.check(driver.get_attribute(&major, 75, device), "asking for the compute capability");
+  driver.check(driver.get_attribute(&minor, 76, device), "asking for the compute capability");
+  // Compiled for this very device, so that what only its architecture has (the `a`) may be used.
+  std::string arch = "sm_" + std::to_string(major) + std::to_string(minor) + (major >= 9 ? "a" : "");
+  std::string path = cache_path(*module, arch), binary = read_file(path);
+  if (binary.empty() || driver.load_data(&loaded, binary.data()) != 0) {
+    binary = compile(*module, arch);
+    driver.check(driver.load_data(&loaded, binary.data()), "loading a kernel");
     write_file(path, binary);
   }
-  all.driver->check(all.driver->get_function(&function, module, "dsd_draw"), "finding a kernel");
-  return all.draw[device] = function;
+  return loaded;
 }
 
 }  // namespace
 
-bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_image, const at::Tensor& base, int64_t images,
-               int64_t elements, at::Tensor& out) {
-  if (out.numel() == 0) return true;
+void launch(const char* module, const char* name, c10::Device device, const Grid& grid, void** args) {
+  auto& all = kernels();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  c10::DeviceGuard guard(device);
+  try {
+    Kernel& kernel = all.kernels[{device.index(), module, name}];
+    if (!kernel.function) {
+      void* loaded = load_module(all, module, device.index());
+      all.driver->check(all.driver->get_function(&kernel.function, loaded, name), "finding it");
+    }
+    if (grid.shared_bytes > kernel.shared_bytes) {
+      all.driver->check(all.driver->set_function_attribute(kernel.function, 8, static_cast<int>(grid.shared_bytes)), "asking for shared memory");
+      kernel.shared_bytes = grid.shared_bytes;
+    }
+    void* stream = c10::cuda::getCurrentCUDAStream(device.index()).stream();
+    all.driver->check(all.driver->launch(kernel.function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes, stream, args, nullptr),
+                      "launching it");
+  } catch (const Problem& problem) {
+    TORCH_CHECK(false, "CUDA kernel ", name, ": ", problem.text);
+  }
+}
+
+bool cuda_kernels(c10::Device device) {
   auto& all = kernels();
   std::lock_guard<std::mutex> lock(all.mutex);
   if (!all.problem.empty()) return false;
-  c10::DeviceGuard guard(out.device());
+  c10::DeviceGuard guard(device);
   try {
-    void* function = draw_kernel(all, out.device().index());
-    float* to = static_cast<float*>(out.data_ptr());
-    const void* from = base.defined() ? base.data_ptr() : nullptr;
-    auto first = static_cast<unsigned long long>(first_image), count = static_cast<unsigned long long>(images),
-         each = static_cast<unsigned long long>(elements);
-    int normal = is_normal;
-    void* args[] = {&to, &key_lo, &key_hi, &first, &from, &count, &each, &normal};
-    unsigned long long blocks = (count * ((each + 3) / 4) + 255) / 256;
-    auto grid = static_cast<unsigned>(std::min<unsigned long long>(blocks, 65535));
-    void* stream = c10::cuda::getCurrentCUDAStream(out.device().index()).stream();
-    all.driver->check(all.driver->launch(function, grid, 1, 1, 256, 1, 1, 0, stream, args, nullptr), "launching a kernel");
+    load_module(all, "draw", device.index());
     return true;
   } catch (const Problem& problem) {
     all.problem = problem.text;
     return false;
   }
+}
+
+bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_image, const at::Tensor& base, int64_t images,
+               int64_t elements, at::Tensor& out) {
+  if (out.numel() == 0) return true;
+  if (!cuda_kernels(out.device())) return false;
+  float* to = static_cast<float*>(out.data_ptr());
+  const void* from = base.defined() ? base.data_ptr() : nullptr;
+  auto first = static_cast<unsigned long long>(first_image), count = static_cast<unsigned long long>(images),
+       each = static_cast<unsigned long long>(elements);
+  int normal = is_normal;
+  void* args[] = {&to, &key_lo, &key_hi, &first, &from, &count, &each, &normal};
+  unsigned long long blocks = (count * ((each + 3) / 4) + 255) / 256;
+  launch("draw", "dsd_draw", out.device(), {static_cast<unsigned>(std::min<unsigned long long>(blocks, 65535))}, args);
+  return true;
 }
 
 std::string nvrtc_problem() {

@@ -1,0 +1,22 @@
+// Launching the kernels of native/kernels/cuda.
+#pragma once
+
+#ifdef DSD_CUDA
+
+#include <c10/core/Device.h>
+
+namespace dsd {
+
+struct Grid {
+  unsigned x = 1, y = 1, z = 1;  // blocks
+  unsigned threads = 256;        // of a block
+  unsigned shared_bytes = 0;     // dynamic; beyond 48 KiB the kernel is let have it
+};
+
+// Launches a kernel on the device's current stream; `args` points to each argument. The module, a file of native/kernels/cuda, is compiled at its first use.
+// Throws c10::Error that names the kernel: it could not be compiled, or was not taken.
+void launch(const char* module, const char* kernel, c10::Device device, const Grid& grid, void** args);
+
+}  // namespace dsd
+
+#endif

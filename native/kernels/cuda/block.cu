@@ -1,0 +1,1 @@
+// The element-wise parts of a transformer block: see block.cc.
