@@ -11,7 +11,7 @@
  * ARCHITECTURE.md, The method: evaluation.
  */
 import { FailureError } from '../core/errors.js';
-import { noGrad, scope, svdvals, type Tensor, tensor } from '../torch/index.js';
+import { keep, noGrad, scope, svdvals, type Tensor, tensor } from '../torch/index.js';
 import { eigen, eigenvalues } from './eigen.js';
 import type { Statistics } from './moments.js';
 import { checkWidths } from './rows.js';
@@ -19,25 +19,57 @@ import { checkWidths } from './rows.js';
 /** An eigenvalue below minus this share of the largest is no rounding, not even of a covariance in float32. */
 const NEGATIVE = 1e-5;
 
-/**
- * Never negative; 0 for equal statistics, up to rounding of the traces.
- * @throws UsageError when the two have other numbers of features, FailureError for a matrix that is no covariance
- */
-export function frechet(a: Statistics, b: Statistics): number {
-  const D = a.mean.length;
-  checkWidths(D, b.mean.length, 'a Frechet distance');
-  let distance = 0;
-  for (let i = 0; i < D; i++) {
-    const difference = (a.mean[i] as number) - (b.mean[i] as number);
-    distance += difference * difference + (a.covariance[i * D + i] as number) + (b.covariance[i * D + i] as number);
+/** A Gaussian that others are measured against: what is costly about it, the decomposition of its covariance, is done once. */
+export class FrechetReference {
+  /** (D, r), kept; null for a covariance of 0. Made when it is first asked for. */
+  private root: Tensor | null | undefined;
+
+  constructor(private readonly statistics: Statistics) {}
+
+  /**
+   * Never negative; 0 for equal statistics, up to rounding of the traces.
+   * @throws UsageError when the two have other numbers of features, FailureError for a matrix that is no covariance
+   */
+  distance(other: Statistics): number {
+    const { mean, covariance } = this.statistics;
+    const D = other.mean.length;
+    checkWidths(D, mean.length, 'a Frechet distance');
+    let distance = 0;
+    for (let i = 0; i < D; i++) {
+      const difference = (other.mean[i] as number) - (mean[i] as number);
+      distance += difference * difference + (other.covariance[i * D + i] as number) + (covariance[i * D + i] as number);
+    }
+    const common = noGrad(() =>
+      scope(() => {
+        const [one, own] = [factor(other), this.factor()];
+        return one && own ? Number(svdvals(one.transpose(0, 1).matmul(own)).sum().item()) : 0;
+      }),
+    );
+    return Math.max(0, distance - 2 * common);
   }
-  const common = noGrad(() =>
-    scope(() => {
-      const [one, other] = [factor(a), factor(b)];
-      return one && other ? Number(svdvals(one.transpose(0, 1).matmul(other)).sum().item()) : 0;
-    }),
-  );
-  return Math.max(0, distance - 2 * common);
+
+  private factor(): Tensor | null {
+    if (this.root === undefined) {
+      const made = scope(() => factor(this.statistics));
+      this.root = made ? keep(made) : null;
+    }
+    return this.root;
+  }
+
+  dispose(): void {
+    this.root?.dispose();
+    this.root = undefined;
+  }
+}
+
+/** The distance of two Gaussians. @throws as FrechetReference.distance */
+export function frechet(a: Statistics, b: Statistics): number {
+  const reference = new FrechetReference(b);
+  try {
+    return reference.distance(a);
+  } finally {
+    reference.dispose();
+  }
 }
 
 /** (D, r) float64 whose product with its transpose is the covariance; undefined where that is 0. */

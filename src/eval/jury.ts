@@ -8,7 +8,7 @@ import { type Device, scope, type Tensor } from '../torch/index.js';
 import { Classifier, type ClassifierOptions, FEATURES } from './classifier.js';
 import { type Description, describe, disposeAll, rowsOf, stacked } from './describe.js';
 import { type Extractor, type ExtractorName, ofClassifier, openExtractor } from './features.js';
-import { frechet } from './frechet.js';
+import { FrechetReference } from './frechet.js';
 import { statistics } from './moments.js';
 import { spread } from './pictures.js';
 import { type Distances, NEIGHBOURS, Reference } from './reference.js';
@@ -97,6 +97,8 @@ export class Jury {
   training: Part | undefined;
   private classifier: Classifier | undefined;
   private extractors: Extractor[] = [];
+  /** Of parts that reconstructions were compared with: several models may be. */
+  private readonly gaussians = new Map<Description, FrechetReference>();
 
   private constructor(private readonly input: JuryInput) {}
 
@@ -273,8 +275,16 @@ export class Jury {
   distancesTo(part: Part, descriptions: readonly Description[]): { extractor: string; name: string; frechet: number }[] {
     return this.extractors.map((extractor, i) => ({
       ...{ extractor: extractor.name, name: extractor.distance },
-      frechet: frechet(statistics((descriptions[i] as Description).pooled), statistics((part.descriptions[i] as Description).pooled)),
+      frechet: this.gaussianOf(part.descriptions[i] as Description).distance(statistics((descriptions[i] as Description).pooled)),
     }));
+  }
+
+  private gaussianOf(description: Description): FrechetReference {
+    const known = this.gaussians.get(description);
+    if (known) return known;
+    const made = this.own(new FrechetReference(statistics(description.pooled)));
+    this.gaussians.set(description, made);
+    return made;
   }
 
   /** Why distances of sets of `count` pictures would be untrustworthy. */

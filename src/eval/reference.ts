@@ -4,7 +4,7 @@ import { key, permutation } from '../core/random.js';
 import { keep, noGrad, scope, type Tensor, tensor } from '../torch/index.js';
 import type { Description } from './describe.js';
 import type { Extractor } from './features.js';
-import { frechet, frechetWarning } from './frechet.js';
+import { FrechetReference, frechetWarning } from './frechet.js';
 import { type InceptionScore, inceptionScore } from './inception-score.js';
 import { KID_SIZE, type Kid, kid } from './kid.js';
 import { Manifold, precisionRecall } from './manifold.js';
@@ -47,6 +47,10 @@ export const NEIGHBOURS = 3;
 const SPLITS = 10;
 
 export class Reference {
+  /** Decomposed once, however many sets are measured. */
+  private readonly gaussian: FrechetReference;
+  private readonly spatialGaussian: FrechetReference | undefined;
+
   private constructor(
     private readonly extractor: Pick<Extractor, 'name' | 'distance'>,
     private readonly pooled: Statistics,
@@ -55,7 +59,10 @@ export class Reference {
     private readonly features: Tensor | undefined,
     private readonly manifold: Manifold | undefined,
     private readonly options: ReferenceOptions,
-  ) {}
+  ) {
+    this.gaussian = new FrechetReference(pooled);
+    this.spatialGaussian = spatial && new FrechetReference(spatial);
+  }
 
   /** Of pictures; their description stays the caller's, and must not change. @throws UsageError for too few, FailureError for what is not finite */
   static ofPictures(
@@ -108,10 +115,10 @@ export class Reference {
     const [count] = checkFeatures(pooled, 'the pictures that are judged');
     const own = statistics(pooled);
     return {
-      ...{ extractor: extractor.name, name: extractor.distance, count, frechet: frechet(own, this.pooled) },
+      ...{ extractor: extractor.name, name: extractor.distance, count, frechet: this.gaussian.distance(own) },
       ...(this.features ? { kid: this.kernel(this.features, pooled) } : {}),
       ...(this.manifold ? this.shares(this.manifold, pooled) : {}),
-      ...(spatial && this.spatial ? { spatialFrechet: frechet(statistics(spatial), this.spatial) } : {}),
+      ...(spatial && this.spatialGaussian ? { spatialFrechet: this.spatialGaussian.distance(statistics(spatial)) } : {}),
       ...(logits && count >= SPLITS ? { inceptionScore: shuffledScore(logits, options.seed) } : {}),
     };
   }
@@ -146,8 +153,7 @@ export class Reference {
   }
 
   dispose(): void {
-    this.manifold?.dispose();
-    this.features?.dispose();
+    for (const owned of [this.manifold, this.features, this.gaussian, this.spatialGaussian]) owned?.dispose();
   }
 }
 

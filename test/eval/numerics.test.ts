@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { FailureError, UsageError } from '../../src/core/errors.js';
 import { key } from '../../src/core/random.js';
-import { frechet, frechetBias, frechetWarning } from '../../src/eval/frechet.js';
+import { FrechetReference, frechet, frechetBias, frechetWarning } from '../../src/eval/frechet.js';
 import { inceptionScore } from '../../src/eval/inception-score.js';
 import { kid } from '../../src/eval/kid.js';
 import { Manifold, precisionRecall } from '../../src/eval/manifold.js';
@@ -14,7 +14,8 @@ import { latentHealth } from '../../src/eval/rank.js';
 import { SsimMeter, ssim } from '../../src/eval/ssim.js';
 import { sumEach } from '../../src/eval/tally.js';
 import { readNpz } from '../../src/io/npz.js';
-import { cat, noGrad, randn, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+import { cat, memory, noGrad, randn, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+import { liveTensors } from '../torch/live.js';
 
 setThreads(1);
 
@@ -80,6 +81,29 @@ for (const [name, tolerance] of [
     const most = a.covariance.reduce((sum, value) => sum + Math.abs(value), 0);
     assert.ok(frechet(a, a) >= 0 && frechet(a, a) < 1e-12 * most, 'to itself');
   });
+
+test('a reference that many sets are measured against gives each the distance that it would have alone, to the bit', async () => {
+  const [a, b] = ['1', '2'].map(
+    (i): Statistics => ({
+      count: 1000,
+      mean: values(`gaussian.full.mean${i}`),
+      covariance: values(`gaussian.full.cov${i}`).slice(), // one of its own, to be spoilt
+    }),
+  ) as [Statistics, Statistics];
+  const alone = frechet(a, b);
+  const before = await liveTensors();
+  const reference = new FrechetReference(b);
+  assert.equal(reference.distance(a), alone);
+  // What was decomposed once is not looked at again: only the traces are.
+  b.covariance.set(b.covariance.map((value, i) => (i % (a.mean.length + 1) === 0 ? value : 0)));
+  assert.equal(reference.distance(a), alone);
+  assert.notEqual(frechet(a, b), alone);
+  assert.throws(() => frechet(a, { ...b, covariance: b.covariance.map((value) => -value) }), /it is none/);
+  reference.dispose();
+  assert.equal(memory().live, before);
+  const constant = { count: 10, mean: a.mean, covariance: new Float64Array(a.covariance.length) };
+  assert.equal(frechet(constant, constant), 0);
+});
 
 for (const name of ['torch', 'few', 'offset'])
   test(`features of the set '${name}' are as far apart as the oracle says`, () => {
