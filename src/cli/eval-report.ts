@@ -1,7 +1,9 @@
 /** The figures of `dsd eval` as people read them. */
+import type { EncoderReport } from '../eval/encoder.js';
 import type { EvaluationReport, JudgeReport, PicturesReport, Protocol, SampleScores } from '../eval/evaluate.js';
 import type { JudgeProtocol } from '../eval/jury.js';
 import type { Probes } from '../eval/probes.js';
+import type { LatentHealth } from '../eval/rank.js';
 import type { Distances } from '../eval/reference.js';
 import { count, counted, decibels, figure, table } from './text.js';
 
@@ -20,7 +22,7 @@ export function modelLines(report: EvaluationReport): string[] {
   return [
     `reconstruction  PSNR ${decibels(reconstruction.psnr)}, SSIM ${(reconstruction.ssim ?? Number.NaN).toFixed(3)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(reconstruction.pcaPsnr)}`,
     `                ${reconstruction.frechet.map(({ name, frechet }) => `r${name} ${figure(frechet)}`).join(', ')}`,
-    `latent          effective rank ${latent.effectiveRank.toFixed(1)} of ${reconstruction.mostRank}, deviation ${figure(latent.deviation)}; along its axes ${figure(latent.spectrum[0] ?? 0)} to ${figure(latent.spectrum[reconstruction.mostRank - 1] ?? 0)}`,
+    latentLine(latent, reconstruction.mostRank),
     ...(report.probes ? [probeLine(report.probes)] : []),
     ...tables(rows, report, protocol),
     ...neighbourLines(report),
@@ -30,6 +32,18 @@ export function modelLines(report: EvaluationReport): string[] {
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
 }
+
+export function encoderLines({ latent, mostRank, probes, protocol }: EncoderReport): string[] {
+  return [
+    latentLine(latent, mostRank),
+    ...(probes ? [probeLine(probes)] : []),
+    '',
+    `no decoder, so no samples: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${protocol.precision} on ${protocol.device}; latents of ${counted(protocol.latent.count, 'picture')} of ${protocol.latent.source}`,
+  ];
+}
+
+const latentLine = ({ effectiveRank, deviation, spectrum }: LatentHealth, most: number): string =>
+  `latent          effective rank ${effectiveRank.toFixed(1)} of ${most}, deviation ${figure(deviation)}; along its axes ${figure(spectrum[0] ?? 0)} to ${figure(spectrum[most - 1] ?? 0)}`;
 
 /** How samples were drawn, as far as rows do not differ in it. */
 export function protocolLine({ protocol, samples }: EvaluationReport): string {

@@ -3,6 +3,7 @@ import { UsageError } from '../core/errors.js';
 import { openData } from '../data/open.js';
 import { writePng } from '../data/picture.js';
 import type { DataSet } from '../data/source.js';
+import { evaluateEncoder } from '../eval/encoder.js';
 import { type JudgeInput, judgePictures, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
 import { AGAINST } from '../eval/jury.js';
 import { contentOf } from '../eval/reference-file.js';
@@ -10,19 +11,21 @@ import { openSampleFolder } from '../eval/sample-folder.js';
 import { ofNpz, type PictureSet } from '../eval/sets.js';
 import { combinations } from '../eval/sweep.js';
 import { samplerOptions } from '../train/config.js';
+import { decodes, type Loaded, loadModel } from '../train/weights.js';
 import type { Values } from './args.js';
 import { advised } from './broken.js';
 import { defineCommand } from './command.js';
 import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
 import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
-import { modelLines, pictureLines } from './eval-report.js';
+import { encoderLines, modelLines, pictureLines } from './eval-report.js';
 import { axesOf, plotFiles, writePlots } from './eval-sweep.js';
-import { openModel } from './model.js';
+import { checkAbilities } from './model.js';
 import { checkFile, checkPng, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { count, duration, skipped } from './text.js';
 
-const STAGES: Readonly<Record<Stage, string>> = {
+const STAGES: Readonly<Record<Stage | 'latents', string>> = {
+  latents: 'measuring latents',
   classifier: 'training the classifier, step',
   training: 'describing training pictures',
   reference: 'describing the reference',
@@ -117,7 +120,7 @@ type EvalFlags = Values<typeof FLAGS>;
 export const evaluate = defineCommand({
   name: 'eval',
   about:
-    'Measures samples against real pictures: Frechet and kernel distance, precision and recall by the features of one or more networks, beside what other real pictures score, and class accuracy. Of a model also its reconstructions and latents; of a folder or an .npz (arr_0, and classes in arr_1) the pictures in it. Prints how it was measured beside the figures.',
+    'Measures samples against real pictures: Frechet and kernel distance, precision and recall by the features of one or more networks, beside what other real pictures score, and class accuracy. Of a model also its reconstructions and latents, and what its encoder knows of classes (of one without a decoder these alone); of a folder or an .npz (arr_0, and classes in arr_1) the pictures in it. Prints how it was measured beside the figures.',
   operands: { names: 'RUN|WEIGHTS|FOLDER|NPZ', min: 1, max: 1 },
   flags: FLAGS,
   examples: [
@@ -144,9 +147,12 @@ interface Work {
   readonly began: number;
 }
 
-async function evaluateModel({ path, flags, engine, progress, began }: Work): Promise<void> {
-  const loaded = openModel(path, engine.device, ['generate']);
+async function evaluateModel(work: Work): Promise<void> {
+  const { path, flags, engine, progress, began } = work;
+  const loaded = loadModel(path, engine.device);
   const { config, model } = loaded;
+  if (!decodes(config)) return evaluateBlind(work, loaded);
+  checkAbilities(path, loaded, ['generate']);
   const defaults = samplerOptions(config);
   const base = {
     ...defaults,
@@ -175,6 +181,49 @@ async function evaluateModel({ path, flags, engine, progress, began }: Work): Pr
   const seconds = (performance.now() - began) / 1000;
   if (flags.json) printJson({ weights: path, images: loaded.images, ...report, sweep: axes, plots: drawn, seconds });
   else print(...modelLines(report), ...drawn);
+}
+
+/** What only those that make pictures can be asked. */
+const OF_PICTURES = [
+  ...([
+    'count',
+    'guidance',
+    'plot',
+    'steps',
+    'solver',
+    'features',
+    'inception',
+    'against',
+    'real',
+    'write-reference',
+    'neighbours',
+  ] as const),
+  ...(['classifier-steps', 'seed'] as const),
+];
+
+/** Of a model without a decoder: its latent, and what its encoder knows. */
+async function evaluateBlind({ path, flags, engine, progress, began }: Work, loaded: Loaded): Promise<void> {
+  const { config, model, autoencoder: coder, kind: weights } = loaded;
+  const given =
+    OF_PICTURES.find((name) => flags[name] !== undefined) ?? (['sweep', 'reference'] as const).find((name) => flags[name].length > 0);
+  if (given)
+    throw new UsageError(
+      `--${given} is for pictures, and '${path}' has no decoder: it was trained by paradigm '${config.objective.paradigm}', and is asked for its latent and what its encoder knows`,
+    );
+  const spec = flags.data ?? config.data.source;
+  const data = await open(spec, { size: model.image, channels: model.channels, broken: config.data.broken }, progress);
+  const batch = flags.batch ?? 128;
+  const { probed } = defaultsOn(engine);
+  const report = await inBatches(batch, () =>
+    evaluateEncoder({
+      ...{ coder, data, weights, batch, device: engine.device, dtype: engine.compute, measured: probed },
+      ...(data.train.classes.length > 1 ? { probed } : {}),
+      progress: staged(progress),
+    }),
+  ).catch(refuse(spec));
+  progress.clear();
+  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
+  else print(...encoderLines(report));
 }
 
 async function evaluatePictures({ path, flags, engine, progress, began }: Work, subject: 'folder' | 'npz'): Promise<void> {
@@ -239,8 +288,8 @@ function judgeInput(
 }
 
 /** Shows a stage with its share and the time that it will take still, by what came after its first batch. */
-function staged(progress: Progress): (stage: Stage, done: number, total: number) => void {
-  let current: { stage: Stage; began: number; first: number; done: number } | undefined;
+function staged(progress: Progress): (stage: keyof typeof STAGES, done: number, total: number) => void {
+  let current: { stage: keyof typeof STAGES; began: number; first: number; done: number } | undefined;
   return (stage, done, total) => {
     if (stage !== current?.stage || done < current.done) current = { stage, began: performance.now(), first: done, done };
     current.done = done;

@@ -145,40 +145,46 @@ export async function judgePictures(input: JudgeInput, set: PictureSet): Promise
  */
 export async function evaluate(input: EvaluateInput): Promise<EvaluationReport> {
   check(input);
-  const { data, coder, device, dtype, batch, probed, progress } = input;
-  const probes =
-    probed === undefined ? undefined : await probe({ coder, data, device, dtype, batch, most: probed, ...(progress ? { progress } : {}) });
   const jury = await Jury.open({ ...input, searched: input.neighbours?.searched });
   try {
     store(jury, input.writeReference);
-    const reconstruction = await reconstruct(input, jury);
-    const samples: SampleScores[] = [];
-    let neighbours: NeighbourReport | undefined;
-    for (const [i, sampler] of input.settings.entries()) {
-      const set = drawn(input, sampler);
-      // Of several sets the last: by custom the one with most guidance, which is nearest to its training pictures.
-      const memorised = input.neighbours && i === input.settings.length - 1 ? new Memorised(jury, data, input.neighbours) : undefined;
-      const onPictures = (first: number, pixels: Tensor) => {
-        input.onSamples?.(i, first, pixels);
-        memorised?.see(first, pixels);
-      };
-      const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
-      try {
-        samples.push({ sampler, ...jury.score(descriptions, set.labels) });
-        neighbours = await memorised?.find(descriptions);
-      } finally {
-        disposeAll(descriptions);
-      }
-    }
-    return {
-      ...{ reconstruction, samples, ...common(jury, input.count) },
-      ...(probes ? { probes } : {}),
-      ...(neighbours ? { neighbours } : {}),
-      protocol: modelProtocol(input, jury, reconstruction.pictures),
-    };
+    return await evaluateBy(jury, input);
   } finally {
     jury.dispose();
   }
+}
+
+/** As `evaluate`, by a jury that was opened for this input but for the model: so several models are judged by the very same. */
+export async function evaluateBy(jury: Jury, input: EvaluateInput): Promise<EvaluationReport> {
+  check(input);
+  const { data, coder, device, dtype, batch, probed, progress } = input;
+  const probes =
+    probed === undefined ? undefined : await probe({ coder, data, device, dtype, batch, most: probed, ...(progress ? { progress } : {}) });
+  const reconstruction = await reconstruct(input, jury);
+  const samples: SampleScores[] = [];
+  let neighbours: NeighbourReport | undefined;
+  for (const [i, sampler] of input.settings.entries()) {
+    const set = drawn(input, sampler);
+    // Of several sets the last: by custom the one with most guidance, which is nearest to its training pictures.
+    const memorised = input.neighbours && i === input.settings.length - 1 ? new Memorised(jury, data, input.neighbours) : undefined;
+    const onPictures = (first: number, pixels: Tensor) => {
+      input.onSamples?.(i, first, pixels);
+      memorised?.see(first, pixels);
+    };
+    const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
+    try {
+      samples.push({ sampler, ...jury.score(descriptions, set.labels) });
+      neighbours = await memorised?.find(descriptions);
+    } finally {
+      disposeAll(descriptions);
+    }
+  }
+  return {
+    ...{ reconstruction, samples, ...common(jury, input.count) },
+    ...(probes ? { probes } : {}),
+    ...(neighbours ? { neighbours } : {}),
+    protocol: modelProtocol(input, jury, reconstruction.pictures),
+  };
 }
 
 /** The held-out pictures that the jury has described, through the model and described again. */

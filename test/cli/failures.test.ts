@@ -233,8 +233,20 @@ test('what a model has not learned is not asked of it', async () => {
   await refuse(2, [
     [['sample', 'blind'], /has no decoder, so it makes no pictures: it was trained by paradigm 'self-distillation'/],
     [['reconstruct', 'blind'], /has no decoder/],
+    [['eval', 'coder'], /cannot draw new pictures/],
+    [['eval', 'blind', '--guidance', '2'], /--guidance is for pictures, and 'blind' has no decoder.*what its encoder knows/],
+    [['eval', 'blind', '--reference', 'x.npz'], /--reference is for pictures/],
     [['sample', 'coder'], /cannot draw new pictures: it was trained by paradigm 'autoencoder'/],
   ]);
+  // Of what it has learned it can be asked.
+  const probed = await run(['eval', 'blind', '--json']);
+  assert.equal(probed.code, 0, probed.stderr);
+  const report = JSON.parse(probed.stdout) as { latent: { effectiveRank: number }; probes: { linear: number }; samples?: unknown };
+  assert.ok(report.latent.effectiveRank > 1 && report.probes.linear >= 0.5 && !('samples' in report));
+  assert.match(
+    (await run(['eval', 'blind'])).stdout,
+    /^latent +effective rank [\s\S]*^encoder .* by a linear probe[\s\S]*^no decoder, so no samples: averaged/m,
+  );
   // The second stage of latent diffusion brings the first one's network with it.
   const second = await run([
     ...TOY,

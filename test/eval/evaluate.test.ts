@@ -163,7 +163,7 @@ test('an evaluation gives every figure with its protocol, and frees what it made
   );
   assert.deepEqual(
     [...stages],
-    ['encoding', 'probe', 'classifier', 'training', 'reference', 'reconstruction', 'components', 'samples'],
+    ['classifier', 'training', 'reference', 'encoding', 'probe', 'reconstruction', 'components', 'samples'],
     'the floor is of training pictures that were described',
   );
 

@@ -4,6 +4,7 @@ import { FailureError, UsageError } from '../../src/core/errors.js';
 import { integer, key, normal } from '../../src/core/random.js';
 import { MemorySource } from '../../src/data/source.js';
 import { Model } from '../../src/dsd/model.js';
+import { evaluateEncoder } from '../../src/eval/encoder.js';
 import { classify, fitLogistic } from '../../src/eval/logistic.js';
 import { nearestClasses, type ProbeInput, probe } from '../../src/eval/probes.js';
 import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
@@ -160,4 +161,25 @@ test('a probe finds what an encoder lets through, says by what protocol, and fre
   await assert.rejects(probe(input), /features of the training pictures holds values that are not finite/);
   await assert.rejects(probe({ ...input, progress: () => assert.fail('stop') }), /stop/);
   assert.equal(memory().live, before);
+});
+
+test('an encoder without a decoder is measured by its latent and probed, by a stated protocol', async () => {
+  const coder = Model.init(MODEL, 1, { device: 'cpu' });
+  const data = { train: colours(60, 1), heldOut: colours(40, 2) };
+  const input = { coder, data, weights: 'average', device: 'cpu', dtype: 'float32', batch: 16, measured: 30 } as const;
+  const before = await liveTensors();
+  const seen = new Set<string>();
+  const found = await evaluateEncoder({ ...input, probed: 50, progress: (stage) => seen.add(stage) });
+  assert.equal(memory().live, before);
+  assert.deepEqual([...seen], ['latents', 'encoding', 'probe']);
+  assert.deepEqual(found.probes, await probe({ ...input, most: 50 }));
+  assert.deepEqual([found.mostRank, found.latent.tokens], [4, 30 * 16]);
+  assert.ok(found.latent.effectiveRank > 1 && found.latent.effectiveRank < 4.0001, `${found.latent.effectiveRank}`);
+  assert.notEqual(found.rawLatent.deviation, found.latent.deviation);
+  assert.deepEqual(found.protocol.latent, { source: 'colours 2', count: 30 });
+  const { latent } = await evaluateEncoder({ ...input, batch: 7 });
+  assert.ok(Math.abs(latent.effectiveRank - found.latent.effectiveRank) < 1e-5, 'whatever the batch');
+  assert.equal((await evaluateEncoder(input)).probes, undefined);
+  const grey = new MemorySource({ name: 'grey', size: 16, channels: 1, classes: ['a', 'b'] }, new Uint8Array(512), [0, 1], () => 'x');
+  await assert.rejects(evaluateEncoder({ ...input, data: { train: grey, heldOut: grey } }), /3 channels, and grey has 16 px with 1/);
 });
