@@ -185,5 +185,6 @@ extern const std::vector<Export> dispatch_exports;
 extern const std::vector<Export> tensor_exports;
 extern const std::vector<Export> autograd_exports;
 extern const std::vector<Export> cuda_exports;
+extern const std::vector<Export> profile_exports;
 
 }  // namespace dsd

@@ -7,6 +7,7 @@ export * from './lists.js';
 export * from './machine.js';
 export type { TypedArray } from './native.js';
 export * from './ops.js';
+export { type KernelTime, type Profile, profile } from './profile.js';
 export * from './random.js';
 export type { Reduction } from './reduction.js';
 export { isGradEnabled, keep, noGrad, scope } from './scope.js';

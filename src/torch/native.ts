@@ -62,6 +62,8 @@ export interface Native {
   emptyCache(): void;
   threads(count?: number): number;
   deterministic(on?: boolean): boolean;
+  profileBegin(): void;
+  profileEnd(): [names: string[], calls: number[], microseconds: number[], busy: number];
   engine(): [compiled: string, found: string, cuda: boolean, torch: string, blas: string, description: string, problem: string];
 }
 
