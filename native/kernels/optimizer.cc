@@ -11,7 +11,9 @@
 #include <torch/library.h>
 
 #if TORCH_VERSION_MAJOR >= 2
-#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/empty_like.h>
 #endif
@@ -130,8 +132,8 @@ void adamw_cpu(at::TensorList params, at::TensorList given, at::TensorList exp_a
   changed(exp_avg_sq);
 }
 
-void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, at::TensorList exp_avg_sq, at::Tensor step, double lr,
-           double beta1, double beta2, double eps, double weight_decay, const Optional<at::Tensor>& grad_scale,
+void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, at::TensorList exp_avg_sq, at::Tensor step,
+           const at::Tensor& lr, double beta1, double beta2, double eps, double weight_decay, const Optional<at::Tensor>& grad_scale,
            const Optional<at::Tensor>& found_inf) {
   c10::NoGradGuard no_grad;
   check_list("adamw_", "gradients", params, grads);
@@ -142,7 +144,8 @@ void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, 
     TORCH_CHECK(!*scalar || ((*scalar)->numel() == 1 && (*scalar)->scalar_type() == at::kFloat), "adamw_: gradScale and foundInf must be one float32 each");
   }
   if (params.empty()) return;
-  Adam a{lr, beta1, beta2, eps, weight_decay, 1, 1, 1};
+  Adam a{0, beta1, beta2, eps, weight_decay, 1, 1, 1};
+  if (!on_cuda(params)) a.lr = lr.item().toDouble();
   if (!on_cuda(params)) return adamw_cpu(params, grads, exp_avg, exp_avg_sq, step, a, grad_scale, found_inf);
 #if TORCH_VERSION_MAJOR >= 2
   step.add_(1);
@@ -153,7 +156,7 @@ void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, 
   for (size_t i = 0; i < grads.size(); i++) {
     laid.push_back(grads[i].strides() == params[i].strides() ? grads[i] : at::empty_like(params[i]).copy_(grads[i]));
   }
-  at::_fused_adamw_(params, laid, exp_avg, exp_avg_sq, {}, steps, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+  at::_fused_adamw_(params, laid, exp_avg, exp_avg_sq, {}, steps, lr.to(at::kFloat), beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
                     grad_scale, found_inf);
   if (found_inf) step.sub_(*found_inf);  // a step that was skipped does not count
 #else
@@ -214,13 +217,18 @@ __attribute__((always_inline)) inline void lerp_loop(T* __restrict x, const T* _
 DSD_VECTOR void lerp_float(float* x, const float* to, int64_t n, float weight) { lerp_loop(x, to, n, weight); }
 DSD_VECTOR void lerp_double(double* x, const double* to, int64_t n, double weight) { lerp_loop(x, to, n, weight); }
 
-void lerp_list(at::TensorList targets, at::TensorList given, double weight) {
+void lerp_list(at::TensorList targets, at::TensorList given, const at::Tensor& share) {
   c10::NoGradGuard no_grad;
   check_list("lerp_list_", "sources", targets, given);
   if (targets.empty()) return;
 #if TORCH_VERSION_MAJOR >= 2
-  if (on_cuda(targets)) return at::_foreach_lerp_(targets, given, weight);
+  if (on_cuda(targets)) {
+    auto difference = at::_foreach_sub(given, targets);
+    at::_foreach_mul_(difference, share.to(at::kFloat));
+    return at::_foreach_add_(targets, difference);
+  }
 #endif
+  double weight = share.item().toDouble();
   auto sources = contiguous(given);
   check_plain("lerp_list_", "targets", targets);
   check_plain("lerp_list_", "sources", sources);
@@ -239,11 +247,11 @@ void lerp_list(at::TensorList targets, at::TensorList given, double weight) {
 
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
   library.def(
-      "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avg, Tensor(c!)[] exp_avg_sq, Tensor(d!) step, float lr, float beta1, "
+      "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avg, Tensor(c!)[] exp_avg_sq, Tensor(d!) step, Tensor lr, float beta1, "
       "float beta2, float eps, float weight_decay, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()",
       &adamw);
   library.def("grad_norm(Tensor[] grads) -> Tensor", &grad_norm);
-  library.def("lerp_list_(Tensor(a!)[] targets, Tensor[] sources, float weight) -> ()", &lerp_list);
+  library.def("lerp_list_(Tensor(a!)[] targets, Tensor[] sources, Tensor weight) -> ()", &lerp_list);
 }
 
 }  // namespace dsd

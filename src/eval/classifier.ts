@@ -109,7 +109,7 @@ export class Classifier {
             { dtype: 'int64', device },
           );
           const loss = crossEntropy(classifier.head(classifier.pool(fromPixels(pixels), true)), wanted);
-          optimizer.update(grad([loss], classifier.weights.list()), learningRate);
+          optimizer.update(grad([loss], classifier.weights.list()), tensor(new Float64Array([learningRate, 0, 0]), [3], { device }));
         });
         pixels.dispose();
         progress?.(step + 1, steps);

@@ -36,7 +36,7 @@ export interface Stacked {
 
 /** What a step takes beside gradients. */
 export interface MuonStep {
-  readonly learningRate: number;
+  readonly learningRate: Tensor; // 0-d
   readonly weightDecay: number;
   readonly scale: Tensor; // 0-d
   readonly finite: Tensor; // 0-d bool
@@ -70,11 +70,12 @@ export class MuonGroup {
         this.momentum.copy_(where(finite, this.momentum.lerp(stacked, 1 - MOMENTUM), this.momentum));
         return where(finite, stacked.lerp(this.momentum, MOMENTUM), 0);
       });
-      const update = orthogonalize(nesterov, this.compute).mul_(-learningRate * 0.2 * Math.sqrt(Math.max(r, q)));
+      const size = learningRate.mul(-0.2 * Math.sqrt(Math.max(r, q))); // 0-d
+      const update = orthogonalize(nesterov, this.compute).mul_(size);
       let at = 0;
       for (const { weight, count } of this.members) {
         const own = update.narrow(0, at, count).reshape(...weight.shape);
-        weight.add_(where(finite, weightDecay > 0 ? own.sub(weight.mul(learningRate * weightDecay)) : own, 0));
+        weight.add_(where(finite, weightDecay > 0 ? own.sub(weight.mul(learningRate.mul(weightDecay))) : own, 0));
         at += count;
       }
     });

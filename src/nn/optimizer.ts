@@ -4,7 +4,7 @@
  */
 import { adamw_, type DType, gradNorm, lerpList_, noGrad, scope, type Tensor, zeros, zerosLike } from '../torch/index.js';
 import { MuonGroup, type Stacked } from './muon.js';
-import { Weights } from './weights.js';
+import { type Copies, Weights } from './weights.js';
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -17,6 +17,15 @@ export interface OptimizerOptions {
   readonly muon: ReadonlyMap<string, number>;
   /** Type in which Muon multiplies. */
   readonly compute: DType;
+}
+
+/** What is kept up with the weights, in the pass that updates them. */
+export interface Followers {
+  readonly target?: Average | undefined;
+  readonly average?: Average | undefined;
+  /** Of the weights, and of the target. */
+  readonly copies?: Copies | undefined;
+  readonly targetCopies?: Copies | undefined;
 }
 
 export class Optimizer {
@@ -32,6 +41,7 @@ export class Optimizer {
   constructor(
     weights: Weights,
     private readonly options: OptimizerOptions,
+    private readonly followers: Followers = {},
   ) {
     this.names = [...weights.tensors.keys()];
     this.own = new Weights(new Map([...weights.tensors].filter(([name]) => !options.muon.has(name))));
@@ -50,12 +60,17 @@ export class Optimizer {
   }
 
   /**
-   * One step from gradients in the order of the weights (null: no gradient, left as it is). Returns the norm before clipping, 0-d, unread.
+   * One step from gradients in the order of the weights, of their type or of their copies' (null: no gradient, left as it is). `rates` (3), on the
+   * device and float32 or float64, is what changes from step to step: the learning rate, and the shares by which target and average move towards the
+   * weights (Average.share). Where the gradient is not finite, weights and moments stay as they are, and the averages move as always.
+   * Returns the norm before clipping, 0-d, unread.
    */
-  update(gradients: readonly (Tensor | null)[], learningRate: number): Tensor {
+  update(given: readonly (Tensor | null)[], rates: Tensor): Tensor {
     const { beta1, beta2, epsilon, weightDecay, clip } = this.options;
     return noGrad(() =>
       scope(() => {
+        const learningRate = rates.select(0, 0);
+        const gradients = given.map((gradient) => (gradient?.dtype === 'bfloat16' ? gradient.to({ dtype: 'float32' }) : gradient));
         const norm = gradNorm(gradients);
         const finite = norm.isfinite();
         const gradScale = norm.add(1e-6).div(clip).clamp(1); // gradients are divided by it; 1e-6 as in PyTorch
@@ -81,6 +96,10 @@ export class Optimizer {
           const found = group.members.flatMap(({ name }) => of.get(name) ?? []);
           if (found.length === group.members.length) group.update(found, { learningRate, weightDecay, scale: gradScale, finite });
         }
+        const { target, average, copies, targetCopies } = this.followers;
+        for (const [i, each] of [target, average].entries()) each?.follow(rates.select(0, i + 1));
+        copies?.refresh();
+        targetCopies?.refresh();
         return norm;
       }),
     );
@@ -115,11 +134,15 @@ export class Average {
   }
 
   /**
-   * After update number n (from 0): theta_bar += (1 - d) (theta - theta_bar), with d = min(decay, (1 + n) / (10 + n)), so that a short run's
+   * The share by which it moves towards the weights after update number n (from 0): 1 - d, d = min(decay, (1 + n) / (10 + n)), so that a short run's
    * average is not held back by its first, untrained weights.
    */
-  update(n: number): void {
-    const decay = Math.min(this.decay, (1 + n) / (10 + n));
-    noGrad(() => lerpList_(this.weights.list(), this.of.list(), 1 - decay));
+  share(n: number): number {
+    return 1 - Math.min(this.decay, (1 + n) / (10 + n));
+  }
+
+  /** theta_bar += share (theta - theta_bar). */
+  follow(share: Tensor): void {
+    noGrad(() => lerpList_(this.weights.list(), this.of.list(), share));
   }
 }

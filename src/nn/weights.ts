@@ -3,7 +3,7 @@
  * lower-precision copy are the same code over different maps.
  */
 import { FailureError } from '../core/errors.js';
-import { type Device, type DType, scope, type Tensor } from '../torch/index.js';
+import { type Device, type DType, noGrad, scope, type Tensor } from '../torch/index.js';
 
 /** A linear layer's weight (out, in) and, where it has one, bias (out). */
 export interface Linear {
@@ -55,5 +55,36 @@ export class Weights {
 
   dispose(): void {
     for (const tensor of this.tensors.values()) tensor.dispose();
+  }
+}
+
+/**
+ * Copies of some weights in another type, for a network to compute with: leaves of their own, so that no step casts anything and gradients come out in
+ * that type. The optimizer keeps them equal to the weights; whoever else sets those calls `refresh`.
+ */
+export class Copies {
+  /** By the names of the weights that they copy. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  /** All that they were made of, each copy in the place of its weight. */
+  readonly weights: Weights;
+
+  constructor(
+    private readonly of: Weights,
+    names: Iterable<string>,
+    dtype: DType,
+  ) {
+    this.tensors = new Map([...names].map((name) => [name, noGrad(() => scope(() => of.get(name).detach().to({ dtype, copy: true })))]));
+    this.weights = of.map((weight, name) => this.tensors.get(name) ?? weight);
+  }
+
+  /** Makes them again of what the weights are now. */
+  refresh(): void {
+    noGrad(() => {
+      for (const [name, copy] of this.tensors) copy.copy_(this.of.get(name));
+    });
+  }
+
+  dispose(): void {
+    for (const copy of this.tensors.values()) copy.dispose();
   }
 }

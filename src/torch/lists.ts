@@ -8,7 +8,8 @@ const LERP = new Op('dsd::lerp_list_');
 const ZERO = new Op('aten::_foreach_zero_');
 
 export interface AdamWStep {
-  readonly lr: number;
+  /** 0-d, read on the device. */
+  readonly lr: Tensor;
   readonly beta1: number;
   readonly beta2: number;
   readonly eps: number;
@@ -45,7 +46,7 @@ export function adamw_(
     pick(first),
     pick(second),
     h(step),
-    lr,
+    h(lr),
     beta1,
     beta2,
     eps,
@@ -60,9 +61,9 @@ export function gradNorm(gradients: readonly (Tensor | null | undefined)[]): Ten
   return NORM.one(gradients.filter((gradient) => gradient !== null && gradient !== undefined).map(h));
 }
 
-/** targets += weight (sources - targets), each in place. */
-export function lerpList_(targets: readonly Tensor[], sources: readonly Tensor[], weight: number): void {
-  LERP.call(targets.map(h), sources.map(h), weight);
+/** targets += weight (sources - targets), each in place; the weight is 0-d, read on the device. */
+export function lerpList_(targets: readonly Tensor[], sources: readonly Tensor[], weight: Tensor): void {
+  LERP.call(targets.map(h), sources.map(h), h(weight));
 }
 
 /** Sets every tensor to zero. */

@@ -71,6 +71,7 @@ export function restore(
       noGrad(() => scope(() => value.copy_(toTensor(from, device))));
     }
   }
+  stepper.refresh();
   stepper.steps = state.steps;
   stepper.micro = state.ranOn.micro;
   const file = join(path, 'metrics.safetensors');

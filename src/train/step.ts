@@ -11,6 +11,7 @@ import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
 import { type ModelConfig, parameters } from '../dsd/sizes.js';
 import { Average, Optimizer } from '../nn/optimizer.js';
+import { Copies, type Weights } from '../nn/weights.js';
 import { type Device, type DType, grad, isOutOfMemory, noGrad, scope, type Tensor, tensor, where, zeros } from '../torch/index.js';
 import type { RunConfig } from './config.js';
 import { learningRate } from './schedule.js';
@@ -46,7 +47,8 @@ export class Stepper {
   readonly averaged: Model;
   readonly frozen: Model | undefined;
   private readonly optimizer: Optimizer;
-  private readonly targetModel: Model;
+  /** What the losses are computed with. */
+  private readonly computed: { readonly online: Computed; readonly target?: Computed; readonly frozen?: Computed };
   private readonly center: Tensor;
   private readonly perceptual: ((a: Tensor, b: Tensor) => Tensor) | undefined;
   /** Updates tried so far, skipped ones counted. */
@@ -61,7 +63,7 @@ export class Stepper {
     model: ModelConfig,
     private readonly device: Device,
     /** The type that token-wise layers compute in. */
-    private readonly compute: DType,
+    compute: DType,
     frozen?: Model,
   ) {
     const { objective, train } = config;
@@ -69,21 +71,32 @@ export class Stepper {
     this.target = new Average(this.online.weights, train.targetDecay);
     this.average = new Average(this.online.weights, train.averageDecay);
     this.averaged = Model.of(model, this.average.weights);
-    this.targetModel = Model.of(model, this.target.weights);
-    for (const weight of this.online.weights.list()) weight.requiresGrad_(true);
     const { beta1, beta2, epsilon, weightDecay, clip } = train;
     const matrices = train.optimizer === 'muon' ? [...parameters(model)].filter(([, spec]) => spec.matrices > 0) : [];
     const muon = new Map(matrices.map(([name, spec]) => [name, spec.matrices]));
-    this.optimizer = new Optimizer(this.online.weights, { beta1, beta2, epsilon, weightDecay, clip, muon, compute });
-    this.center = zeros([model.prototypes], { device });
     if (objective.targetEncoder === 'frozen' && objective.frozen) this.frozen = frozen ?? loadAutoencoder(objective.frozen, model, device);
+    this.computed = {
+      online: computed(model, this.online.weights, compute),
+      ...(objective.targetEncoder === 'ema' ? { target: computed(model, this.target.weights, compute) } : {}),
+      ...(this.frozen ? { frozen: computed(model, this.frozen.weights, compute) } : {}),
+    };
+    const { online, target } = this.computed;
+    for (const weight of online.model.weights.list()) weight.requiresGrad_(true);
+    this.optimizer = new Optimizer(
+      this.online.weights,
+      { beta1, beta2, epsilon, weightDecay, clip, muon, compute },
+      // Without an averaged teacher the target stays what it was made as.
+      { average: this.average, copies: online.copies, ...(target ? { target: this.target, targetCopies: target.copies } : {}) },
+    );
+    this.center = zeros([model.prototypes], { device });
     this.micro = train.microBatch || train.batch;
     if (objective.perceptual) this.perceptual = lpips(loadTensors(objective.perceptual, device));
   }
 
   /** Frees the networks, the averages and the optimizer's state. */
   dispose(): void {
-    for (const owned of [this.online, this.targetModel, this.averaged, this.frozen, this.optimizer]) owned?.dispose();
+    for (const { model } of Object.values<Computed>(this.computed)) model.dispose();
+    for (const owned of [this.online, this.target.weights, this.averaged, this.frozen, this.optimizer]) owned?.dispose();
     this.center.dispose();
   }
 
@@ -97,6 +110,11 @@ export class Stepper {
       // Without an averaged teacher it stays what it was made as.
       ...(targetEncoder === 'ema' ? [['target', this.target.weights.tensors] as const] : []),
     ]);
+  }
+
+  /** To be called when the tensors of `state` were set from outside: what was derived from them is made again. */
+  refresh(): void {
+    for (const { copies } of Object.values<Computed>(this.computed)) copies.refresh();
   }
 
   /**
@@ -143,21 +161,28 @@ export class Stepper {
         const end = Math.min(start + micro, batch.labels.length);
         const part = this.microBatch(batch, start, end);
         parts.push(part.losses);
+        // One part is left as it is; several are summed in float32.
+        const wide = micro < batch.labels.length;
         sum = sum.map((total, i) => {
-          const more = part.gradients[i];
+          const more = wide ? part.gradients[i]?.to({ dtype: 'float32' }) : part.gradients[i];
           return total && more ? total.add(more) : (more ?? total);
         });
       }
       this.updating = true;
-      const gradientNorm = this.optimizer.update(sum, learningRate(this.config.train, images));
-      if (this.config.objective.targetEncoder === 'ema') this.target.update(this.steps);
-      this.average.update(this.steps);
+      const gradientNorm = this.optimizer.update(sum, this.rates(images));
       this.steps++;
       const output = noGrad(() => this.output(parts, gradientNorm));
       // Not before: a step that is tried again must not have been applied already.
       this.updating = false;
       return output;
     });
+  }
+
+  /** What of the optimizer changes from step to step (Optimizer.update). */
+  private rates(images: number): Tensor {
+    const { config, steps } = this;
+    const numbers = [learningRate(config.train, images), this.target.share(steps), this.average.share(steps)];
+    return tensor(new Float64Array(numbers), [3], { device: this.device });
   }
 
   /** Losses and gradients of some rows of a batch, weighted by their share of it; frees the graph. */
@@ -170,16 +195,17 @@ export class Stepper {
       const x = toPictures(batch.images.subarray(start * values, end * values), this.online.config, device);
       const y = tensor(batch.labels.subarray(start, end), [count], { device }).to({ dtype: 'int64' });
       const draws = draw(this.online.config, config.train.seed, firstImage, count, config.objective.passes, { dtype: 'float32', device });
+      const { online, target, frozen } = this.computed;
       const networks = {
-        online: this.online.in(this.compute),
-        target: noGrad(() => this.targetModel.in(this.compute)),
+        online: online.model,
+        ...(target ? { target: target.model } : {}),
+        ...(frozen ? { frozen: frozen.model } : {}),
         center: this.center,
-        ...(this.frozen ? { frozen: this.frozen.in(this.compute) } : {}),
         ...(this.perceptual ? { perceptual: this.perceptual } : {}),
       };
       const out = losses(networks, { x, y, firstImage }, draws, config.objective);
       const share = count / batch.labels.length;
-      const gradients = grad([share === 1 ? out.total : out.total.mul(share)], this.online.weights.list(), undefined, {
+      const gradients = grad([share === 1 ? out.total : out.total.mul(share)], online.model.weights.list(), undefined, {
         allowUnused: true,
       });
       return { losses: detached(out), gradients };
@@ -206,6 +232,18 @@ export class Stepper {
     const { z1, raw } = (parts.at(-1) as Losses).latents;
     return { terms, gradientNorm, ...(z1 ? { latent: z1 } : {}), ...(raw ? { rawLatent: raw } : {}) };
   }
+}
+
+/** A network that a step computes with: over the weights themselves, or with its token-wise ones held in a lower precision. */
+interface Computed {
+  readonly model: Model;
+  readonly copies: Copies;
+}
+
+function computed(config: ModelConfig, weights: Weights, compute: DType): Computed {
+  const narrow = compute === 'float32' ? [] : [...parameters(config)].filter(([, spec]) => spec.perToken).map(([name]) => name);
+  const copies = new Copies(weights, narrow, compute);
+  return { copies, model: Model.of(config, copies.weights) };
 }
 
 /** The values of a step's losses without their history, so that leaving the scope frees the graph. */

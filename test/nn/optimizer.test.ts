@@ -17,6 +17,7 @@ const OPTIONS = {
   compute: 'float64',
 } as const;
 const NAMES = ['a', 'b', 'c'] as const;
+const rates = (learningRate: number, target = 0, average = 0): Tensor => tensor(new Float64Array([learningRate, target, average]), [3]);
 const values = (t: Tensor): number[] => Array.from(t.toArray() as Float64Array);
 
 describe('AdamW', () => {
@@ -32,7 +33,7 @@ describe('AdamW', () => {
         for (let step = 1; step <= 5; step++) {
           const norm = optimizer.update(
             NAMES.map((n) => fixture.tensor(`step${step}.grad.${n}`)),
-            0.01,
+            rates(0.01),
           );
           assertClose(norm, fixture.values(`step${step}.norm`), 1e-12, 'norm');
           // The scale by which gradients are clipped passes through float32.
@@ -75,10 +76,10 @@ describe('Muon', () => {
       const apart = new Weights(new Map([0, 1, 2].map((i) => [`w${i}`, start.narrow(0, 8 * i, 8).clone()])));
       const one = new Optimizer(together, { ...OPTIONS, muon: new Map([['w', 3]]) });
       const three = new Optimizer(apart, { ...OPTIONS, muon: new Map([...apart.tensors.keys()].map((name) => [name, 1])) });
-      one.update([gradient], 0.1);
+      one.update([gradient], rates(0.1));
       three.update(
         [0, 1, 2].map((i) => gradient.narrow(0, 8 * i, 8)),
-        0.1,
+        rates(0.1),
       );
       const moved = together.get('w');
       for (let i = 0; i < 3; i++) assertClose(moved.narrow(0, 8 * i, 8), values(apart.get(`w${i}`)), 1e-12, `matrix ${i}`);
@@ -90,7 +91,7 @@ describe('Muon', () => {
       const start = randn(key(1, 'w'), 0, [8, 4], { dtype: 'float64' });
       const decayed = (weightDecay: number, gradient: Tensor): Tensor => {
         const weights = new Weights(new Map([['w', start.clone()]]));
-        new Optimizer(weights, { ...OPTIONS, weightDecay, muon: new Map([['w', 1]]) }).update([gradient], 0.1);
+        new Optimizer(weights, { ...OPTIONS, weightDecay, muon: new Map([['w', 1]]) }).update([gradient], rates(0.1));
         return weights.get('w');
       };
       assertClose(decayed(0.5, zerosLike(start)), values(start.mul(0.95)), 1e-12, 'no gradient');
@@ -112,14 +113,14 @@ test('a step whose gradient is not finite changes nothing, and the next one is a
     };
     const good = (n: number) => [randn(key(n, 'gm'), 0, [8, 4]), randn(key(n, 'gv'), 0, [5])];
     const [a, b] = [make(), make()];
-    for (const { optimizer } of [a, b]) optimizer.update(good(1), 0.01);
+    for (const { optimizer } of [a, b]) optimizer.update(good(1), rates(0.01));
     const before = values(a.weights.get('m'));
     const bad = good(2);
     noGrad(() => (bad[1] as Tensor).narrow(0, 2, 1).fill_(Number.NaN));
-    const norm = a.optimizer.update(bad, 0.01);
+    const norm = a.optimizer.update(bad, rates(0.01));
     assert.ok(!Number.isFinite(Number(norm.item())));
     assert.deepEqual(values(a.weights.get('m')), before);
-    for (const { optimizer } of [a, b]) optimizer.update(good(3), 0.01);
+    for (const { optimizer } of [a, b]) optimizer.update(good(3), rates(0.01));
     for (const name of ['m', 'v']) assert.deepEqual(values(a.weights.get(name)), values(b.weights.get(name)), name);
   }));
 
@@ -130,7 +131,7 @@ test('an average warms up: decay is min(d, (1 + n) / (10 + n))', () =>
     noGrad(() => weights.get('w').fill_(1));
     let expected = 0;
     for (let n = 0; n < 20; n++) {
-      average.update(n);
+      average.follow(tensor(new Float64Array([average.share(n)]), []));
       expected += (1 - Math.min(0.5, (1 + n) / (10 + n))) * (1 - expected);
       assert.ok(Math.abs(Number(average.weights.get('w').item()) - expected) < 1e-6);
     }

@@ -16,7 +16,8 @@ import {
   zeros,
 } from '../../src/torch/index.js';
 
-const OPTIONS: AdamWStep = { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
+const RATE = 1e-2;
+const OPTIONS: AdamWStep = { lr: tensor(new Float64Array([RATE]), []), beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
 const SIZES = [[3, 5], [1], [40_000], [17, 2]];
 const make = (name: number, dtype: 'float32' | 'float64') =>
   SIZES.map((shape, i) => randn({ lo: name, hi: i }, 0, [1, ...shape], { dtype }).view(...shape));
@@ -30,7 +31,7 @@ function reference(p: number[], g: readonly number[], m: number[], v: number[], 
     v[i] = o.beta2 * (v[i] as number) + (1 - o.beta2) * gradient * gradient;
     const mean = (m[i] as number) / (1 - o.beta1 ** t);
     const root = Math.sqrt((v[i] as number) / (1 - o.beta2 ** t)) + o.eps;
-    p[i] = (p[i] as number) - o.lr * o.weightDecay * (p[i] as number) - (o.lr * mean) / root;
+    p[i] = (p[i] as number) - RATE * o.weightDecay * (p[i] as number) - (RATE * mean) / root;
   }
 }
 
@@ -111,7 +112,7 @@ test('lerpList_ and zeroList_ change in place, parameters too', () => {
   const targets = [ones([3], { requiresGrad: true }), zeros([20_000])];
   const sources = [rand({ lo: 1, hi: 1 }, 0, [1, 3]).view(3), ones([20_000])];
   const expected = [...sources[0]!.toArray()].map((x) => 1 + 0.25 * (Number(x) - 1));
-  lerpList_(targets, sources, 0.25);
+  lerpList_(targets, sources, tensor([0.25], []));
   for (const [i, x] of [...targets[0]!.toArray()].entries()) assert(Math.abs(Number(x) - expected[i]!) < 1e-7);
   assert.equal(targets[1]!.mean().item(), 0.25);
   const leaves = [ones([2])];
@@ -127,7 +128,7 @@ test('lists that do not match are refused', () => {
   assert.throws(() => adamw_(p, [ones([2], { dtype: 'float64' })], p, p, s, OPTIONS), /dtype/);
   const half = [ones([2], { dtype: 'bfloat16' })];
   assert.throws(() => adamw_(half, half, half, half, s, OPTIONS), /float32 or float64/);
-  assert.throws(() => lerpList_(p, [ones([2, 1])], 0.5), /lerp_list_: sources\[0\] has shape/);
+  assert.throws(() => lerpList_(p, [ones([2, 1])], tensor([0.5], [])), /lerp_list_: sources\[0\] has shape/);
   const strided = [ones([2, 3]).transpose(0, 1)];
-  assert.throws(() => lerpList_(strided, [ones([3, 2])], 0.5), /not contiguous/);
+  assert.throws(() => lerpList_(strided, [ones([3, 2])], tensor([0.5], [])), /not contiguous/);
 });
