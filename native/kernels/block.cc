@@ -1,9 +1,12 @@
-// The element-wise parts of a transformer block, each in one pass over memory: dsd::modulated_norm, gated_add and swiglu
-// (attention.cc has the rest). On the CPU; src/torch/fused.ts has the same as compositions, for other devices and for the tests.
+// The element-wise parts of a transformer block, each in one pass over memory: dsd::add_norm and swiglu (attention.cc has the rest). Here on the
+// CPU, in block-cuda.cc on CUDA; src/torch/fused.ts has the same as compositions, for what neither takes and for the tests.
 //
 // `wide` is the type of the residual stream, float32 or float64, in which all is computed; `narrow` that of the matrix products, which is the
 // same or bfloat16. Sums over tokens and heads are made picture by picture, so that no result depends on the number of threads.
+#include "block.h"
 #include "rows.h"
+
+#include <tuple>
 
 namespace dsd {
 namespace {
@@ -17,7 +20,7 @@ struct PerPicture {
 };
 template <typename T>
 PerPicture<T> per_picture(const at::Tensor& tensor) {
-  return {data<T>(tensor), tensor.stride(0)};
+  return tensor.defined() ? PerPicture<T>{data<T>(tensor), tensor.stride(0)} : PerPicture<T>{nullptr, 0};
 }
 at::Tensor check_per_picture(const char* name, const char* what, const at::Tensor& x, const at::Tensor& given) {
   TORCH_CHECK(given.dim() == 2 && given.size(0) == x.size(0) && given.size(1) == x.size(2), name, ": ", what, " must be (",
@@ -26,148 +29,178 @@ at::Tensor check_per_picture(const char* name, const char* what, const at::Tenso
   return given.stride(1) == 1 ? given : given.contiguous();
 }
 
-// --- y = x / sqrt(mean(x^2) + eps) * (1 + scale) + shift
+// --- x1 = x + (1 + gate) y, or x where there is no branch; n = x1 / sqrt(mean(x1^2) + eps) * (1 + scale) + shift, or without the last two
 
-template <typename T, typename S>
-DSD_VECTOR void norm_rows(const T* x, PerPicture<T> shift, PerPicture<T> scale, S* y, int64_t begin, int64_t end, int64_t N, int64_t d, T eps) {
+template <typename T, typename S, typename O>
+struct AddNormRows {
+  const T* x;
+  PerPicture<T> gate;
+  const S* y;  // null: no branch, and x1 is x
+  PerPicture<T> shift, scale;  // null: no modulation
+  T* x1;
+  O* n;
+  int64_t N, d;
+  T eps;
+};
+
+template <typename T, typename S, typename O>
+DSD_VECTOR void add_norm_rows(const AddNormRows<T, S, O>& a, int64_t begin, int64_t end) {
+  const int64_t d = a.d;
   for (int64_t row = begin; row < end; row++) {
-    const T *in = x + row * d, *h = shift.of(row / N), *s = scale.of(row / N);
-    T root = reciprocal_root<T>(in, d, eps);
+    T* x1 = a.x1 + row * d;
+    if (a.y) {
+      const T *x = a.x + row * d, *gate = a.gate.of(row / a.N);
+      const S* y = a.y + row * d;
+      for (int64_t i = 0; i < d; i += lanes<T>) {
+        int64_t left = d - i;
+        store<T>(x1 + i, load<T>(x + i, left) + (load<T>(gate + i, left) + T(1)) * load<T>(y + i, left), left);
+      }
+    }
+    T root = reciprocal_root<T>(x1, d, a.eps);
+    O* n = a.n + row * d;
+    if (!a.scale.first) {
+      for (int64_t i = 0; i < d; i += lanes<T>) store<T>(n + i, load<T>(x1 + i, d - i) * root, d - i);
+      continue;
+    }
+    const T *shift = a.shift.of(row / a.N), *scale = a.scale.of(row / a.N);
     for (int64_t i = 0; i < d; i += lanes<T>) {
-      store<T>(y + row * d + i, load<T>(in + i, d - i) * root * (load<T>(s + i, d - i) + T(1)) + load<T>(h + i, d - i), d - i);
+      int64_t left = d - i;
+      store<T>(n + i, load<T>(x1 + i, left) * root * (load<T>(scale + i, left) + T(1)) + load<T>(shift + i, left), left);
     }
   }
 }
 
-template <typename T, typename S>
-DSD_VECTOR void norm_gradient(const T* x, PerPicture<T> scale, const S* g, T* dx, T* dshift, T* dscale, int64_t begin, int64_t end, int64_t N,
-                              int64_t d, T eps) {
-  for (int64_t row = begin * N; row < end * N; row++) {
-    int64_t picture = row / N;
-    const T *in = x + row * d, *s = scale.of(picture);
-    const S* up = g + row * d;
-    T root = reciprocal_root<T>(in, d, eps);
+template <typename T, typename S, typename O>
+struct AddNormGradient {
+  const T* x1;
+  PerPicture<T> gate;
+  const S* y;
+  PerPicture<T> scale;
+  const T* dx1;  // null: nothing but the norm reads x1
+  const O* dn;
+  T *dx, *dgate;
+  S* dy;
+  T *dshift, *dscale;
+  int64_t N, d;
+  T eps;
+};
+
+// Pictures begin to end; the sums over a picture's tokens start at zero.
+template <typename T, typename S, typename O>
+DSD_VECTOR void add_norm_gradient(const AddNormGradient<T, S, O>& a, int64_t begin, int64_t end) {
+  const int64_t d = a.d;
+  const Vector<T> one = Vector<T>{} + T(1);
+  for (int64_t row = begin * a.N; row < end * a.N; row++) {
+    const int64_t picture = row / a.N, at = row * d;
+    const T *x1 = a.x1 + at, *scale = a.scale.first ? a.scale.of(picture) : nullptr;
+    const O* dn = a.dn + at;
+    T root = reciprocal_root<T>(x1, d, a.eps);
     Vector<T> along = {};
     for (int64_t i = 0; i < d; i += lanes<T>) {
       int64_t left = d - i;
-      Vector<T> gradient = load<T>(up + i, left), normed = load<T>(in + i, left) * root;
-      T *sum = dshift + picture * d + i, *scaled = dscale + picture * d + i;
-      store<T>(sum, load<T>(sum, left) + gradient, left);
-      store<T>(scaled, load<T>(scaled, left) + gradient * normed, left);
-      along += gradient * (load<T>(s + i, left) + T(1)) * normed;
+      Vector<T> up = load<T>(dn + i, left), normed = load<T>(x1 + i, left) * root;
+      if (scale) {
+        T *shifts = a.dshift + picture * d + i, *scales = a.dscale + picture * d + i;
+        store<T>(shifts, load<T>(shifts, left) + up, left);
+        store<T>(scales, load<T>(scales, left) + up * normed, left);
+      }
+      along += up * (scale ? load<T>(scale + i, left) + T(1) : one) * normed;
     }
     T mean = total<T>(along) / T(d);
     for (int64_t i = 0; i < d; i += lanes<T>) {
       int64_t left = d - i;
-      Vector<T> normed = load<T>(in + i, left) * root;
-      store<T>(dx + row * d + i, (load<T>(up + i, left) * (load<T>(s + i, left) + T(1)) - normed * mean) * root, left);
+      Vector<T> up = load<T>(dn + i, left) * (scale ? load<T>(scale + i, left) + T(1) : one);
+      Vector<T> g = (up - load<T>(x1 + i, left) * root * mean) * root;
+      if (a.dx1) g += load<T>(a.dx1 + at + i, left);
+      store<T>(a.dx + at + i, g, left);
+      if (!a.y) continue;
+      T* gates = a.dgate + picture * d + i;
+      store<T>(gates, load<T>(gates, left) + g * load<T>(a.y + at + i, left), left);
+      store<T>(a.dy + at + i, (load<T>(a.gate.of(picture) + i, left) + T(1)) * g, left);
     }
   }
 }
 
-struct ModulatedNorm : torch::autograd::Function<ModulatedNorm> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given, const at::Tensor& shift, const at::Tensor& scale, double eps,
-                            at::ScalarType dtype) {
-    auto x = given.contiguous();
-    ctx->save_for_backward({x, scale});
+// The types of stream, branch and result: the branch is what the matrices multiply in, the result is that or the stream's own.
+template <typename Run>
+void by_types(at::ScalarType wide, at::ScalarType branch, at::ScalarType result, Run run) {
+  by_type("add_norm", wide, branch, [&](auto t, auto s) {
+    if (result == wide) return run(t, s, t);
+    TORCH_CHECK(result == branch, "add_norm: the result is of the stream's type or of the branch's, found ", result);
+    run(t, s, s);
+  });
+}
+
+at::Tensor or_empty(const Optional<at::Tensor>& given) { return given ? *given : at::Tensor(); }
+
+struct AddNorm : torch::autograd::Function<AddNorm> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y,
+                               const Optional<at::Tensor>& given_shift, const Optional<at::Tensor>& given_scale, double eps, at::ScalarType dtype) {
+    at::Tensor x = given.contiguous(), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
+    if (y.defined()) y = y.contiguous();
+    at::Tensor x1 = y.defined() ? at::empty_like(x) : x, n = at::empty(x.sizes(), x.options().dtype(dtype));
+    ctx->save_for_backward({x1, gate, y, scale});
     ctx->saved_data["eps"] = eps;
     int64_t N = x.size(1), d = x.size(2);
-    auto y = at::empty(x.sizes(), x.options().dtype(dtype));
-    by_type("modulated_norm", x.scalar_type(), dtype, [&](auto wide, auto narrow) {
+#ifdef DSD_CUDA
+    if (x.is_cuda()) {
+      add_norm_cuda(x, gate, y, shift, scale, eps, x1, n);
+      return {y.defined() ? x1 : given, n};
+    }
+#endif
+    by_types(x.scalar_type(), y.defined() ? y.scalar_type() : dtype, dtype, [&](auto wide, auto branch, auto result) {
       using T = decltype(wide);
-      using S = decltype(narrow);
-      auto h = per_picture<T>(shift), s = per_picture<T>(scale);
-      for_rows(x.size(0) * N, d, [&](int64_t begin, int64_t end) { norm_rows<T, S>(data<T>(x), h, s, data<S>(y), begin, end, N, d, T(eps)); });
+      using S = decltype(branch);
+      using O = decltype(result);
+      AddNormRows<T, S, O> rows{data<T>(x), per_picture<T>(gate), y.defined() ? data<S>(y) : nullptr, per_picture<T>(shift), per_picture<T>(scale),
+                                data<T>(x1), data<O>(n), N, d, T(eps)};
+      for_rows(x.size(0) * N, d, [&](int64_t begin, int64_t end) { add_norm_rows(rows, begin, end); });
     });
-    return y;
+    return {y.defined() ? x1 : given, n};
   }
+
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    only_first_derivatives("modulated_norm");
+    only_first_derivatives("add_norm");
     auto saved = ctx->get_saved_variables();
-    auto x = saved[0], scale = saved[1], g = gradients[0].contiguous();
+    auto x1 = saved[0], gate = saved[1], y = saved[2], scale = saved[3];
     double eps = ctx->saved_data["eps"].toDouble();
-    int64_t B = x.size(0), N = x.size(1), d = x.size(2);
-    auto dx = at::empty_like(x), dshift = at::zeros({B, d}, x.options()), dscale = at::zeros({B, d}, x.options());
-    by_type("modulated_norm", x.scalar_type(), g.scalar_type(), [&](auto wide, auto narrow) {
+    int64_t B = x1.size(0), N = x1.size(1), d = x1.size(2);
+    at::Tensor dx1 = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
+    at::Tensor dn = gradients[1].defined() ? gradients[1].contiguous() : at::zeros(x1.sizes(), x1.options());
+    at::Tensor dx = at::empty_like(x1), dy, dgate, dshift, dscale;
+    if (y.defined()) dy = at::empty_like(y);
+#ifdef DSD_CUDA
+    if (x1.is_cuda()) {
+      add_norm_gradient_cuda(x1, gate, y, scale, dx1, dn, eps, dx, dy, dgate, dshift, dscale);
+      return {dx, dgate, dy, dshift, dscale, at::Tensor(), at::Tensor()};
+    }
+#endif
+    if (y.defined()) dgate = at::zeros({B, d}, x1.options());
+    if (scale.defined()) dshift = at::zeros({B, d}, x1.options()), dscale = at::zeros({B, d}, x1.options());
+    by_types(x1.scalar_type(), y.defined() ? y.scalar_type() : dn.scalar_type(), dn.scalar_type(), [&](auto wide, auto branch, auto result) {
       using T = decltype(wide);
-      using S = decltype(narrow);
-      auto s = per_picture<T>(scale);
-      for_rows(B, N * d, [&](int64_t begin, int64_t end) {
-        norm_gradient<T, S>(data<T>(x), s, data<S>(g), data<T>(dx), data<T>(dshift), data<T>(dscale), begin, end, N, d, T(eps));
-      });
+      using S = decltype(branch);
+      using O = decltype(result);
+      auto of = [](const at::Tensor& tensor) { return tensor.defined() ? data<T>(tensor) : nullptr; };
+      AddNormGradient<T, S, O> rows{data<T>(x1), per_picture<T>(gate), y.defined() ? data<S>(y) : nullptr, per_picture<T>(scale), of(dx1), data<O>(dn),
+                                    data<T>(dx), of(dgate), dy.defined() ? data<S>(dy) : nullptr, of(dshift), of(dscale), N, d, T(eps)};
+      for_rows(B, N * d, [&](int64_t begin, int64_t end) { add_norm_gradient(rows, begin, end); });
     });
-    return {dx, dshift, dscale, at::Tensor(), at::Tensor()};
+    return {dx, dgate, dy, dshift, dscale, at::Tensor(), at::Tensor()};
   }
 };
 
-at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double eps, at::ScalarType dtype) {
-  TORCH_CHECK(x.dim() == 3, "modulated_norm: x must be (B, N, d), found ", x.sizes());
-  return ModulatedNorm::apply(x, check_per_picture("modulated_norm", "shift", x, shift), check_per_picture("modulated_norm", "scale", x, scale), eps,
-                              dtype);
-}
-
-// --- x + (1 + gate) y
-
-template <typename T, typename S>
-DSD_VECTOR void gated_rows(const T* x, PerPicture<T> gate, const S* y, T* out, int64_t begin, int64_t end, int64_t N, int64_t d) {
-  for (int64_t row = begin; row < end; row++) {
-    const T* a = gate.of(row / N);
-    for (int64_t i = 0; i < d; i += lanes<T>) {
-      int64_t at = row * d + i, left = d - i;
-      store<T>(out + at, load<T>(x + at, left) + (load<T>(a + i, left) + T(1)) * load<T>(y + at, left), left);
-    }
-  }
-}
-
-template <typename T, typename S>
-DSD_VECTOR void gated_gradient(PerPicture<T> gate, const S* y, const T* g, T* dgate, S* dy, int64_t begin, int64_t end, int64_t N, int64_t d) {
-  for (int64_t row = begin * N; row < end * N; row++) {
-    const T* a = gate.of(row / N);
-    T* sums = dgate + row / N * d;
-    for (int64_t i = 0; i < d; i += lanes<T>) {
-      int64_t at = row * d + i, left = d - i;
-      Vector<T> gradient = load<T>(g + at, left);
-      store<T>(dy + at, (load<T>(a + i, left) + T(1)) * gradient, left);
-      store<T>(sums + i, load<T>(sums + i, left) + gradient * load<T>(y + at, left), left);
-    }
-  }
-}
-
-struct GatedAdd : torch::autograd::Function<GatedAdd> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& stream, const at::Tensor& gate, const at::Tensor& branch) {
-    auto x = stream.contiguous(), y = branch.contiguous();
-    ctx->save_for_backward({gate, y});
-    int64_t N = x.size(1), d = x.size(2);
-    auto out = at::empty_like(x);
-    by_type("gated_add", x.scalar_type(), y.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      auto a = per_picture<T>(gate);
-      for_rows(x.size(0) * N, d, [&](int64_t begin, int64_t end) { gated_rows<T, S>(data<T>(x), a, data<S>(y), data<T>(out), begin, end, N, d); });
-    });
-    return out;
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    only_first_derivatives("gated_add");
-    auto saved = ctx->get_saved_variables();
-    auto gate = saved[0], y = saved[1], g = gradients[0].contiguous();
-    int64_t B = y.size(0), N = y.size(1), d = y.size(2);
-    auto dgate = at::zeros({B, d}, g.options()), dy = at::empty_like(y);
-    by_type("gated_add", g.scalar_type(), y.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      auto a = per_picture<T>(gate);
-      for_rows(B, N * d, [&](int64_t begin, int64_t end) {
-        gated_gradient<T, S>(a, data<S>(y), data<T>(g), data<T>(dgate), data<S>(dy), begin, end, N, d);
-      });
-    });
-    return {g, dgate, dy};
-  }
-};
-
-at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  TORCH_CHECK(x.dim() == 3 && x.sizes() == y.sizes(), "gated_add: x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y.sizes());
-  return GatedAdd::apply(x, check_per_picture("gated_add", "gate", x, gate), y);
+std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
+                                            const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, at::ScalarType dtype) {
+  TORCH_CHECK(x.dim() == 3, "add_norm: x must be (B, N, d), found ", x.sizes());
+  TORCH_CHECK(bool(gate) == bool(y), "add_norm: a branch has both, gate and y");
+  TORCH_CHECK(bool(shift) == bool(scale), "add_norm: a modulation has both, shift and scale");
+  if (y) TORCH_CHECK(x.sizes() == y->sizes(), "add_norm: x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y->sizes());
+  auto checked = [&](const char* what, const Optional<at::Tensor>& given) {
+    return given ? Optional<at::Tensor>(check_per_picture("add_norm", what, x, *given)) : given;
+  };
+  auto out = AddNorm::apply(x, checked("gate", gate), y, checked("shift", shift), checked("scale", scale), eps, dtype);
+  return {out[0], out[1]};
 }
 
 // --- silu(u) w, where a row is u and w one after the other
@@ -203,6 +236,12 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     int64_t F = shape.back() / 2;
     shape.back() = F;
     auto out = at::empty(shape, h.options());
+#ifdef DSD_CUDA
+    if (h.is_cuda()) {
+      swiglu_cuda(h, out);
+      return out;
+    }
+#endif
     by_type("swiglu", wide_of(h.scalar_type()), h.scalar_type(), [&](auto wide, auto narrow) {
       using T = decltype(wide);
       using S = decltype(narrow);
@@ -214,6 +253,12 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     only_first_derivatives("swiglu");
     auto h = ctx->get_saved_variables()[0], g = gradients[0].contiguous(), dh = at::empty_like(h);
     int64_t F = h.size(-1) / 2;
+#ifdef DSD_CUDA
+    if (h.is_cuda()) {
+      swiglu_gradient_cuda(h, g, dh);
+      return {dh};
+    }
+#endif
     by_type("swiglu", wide_of(h.scalar_type()), h.scalar_type(), [&](auto wide, auto narrow) {
       using T = decltype(wide);
       using S = decltype(narrow);
@@ -231,8 +276,7 @@ at::Tensor swiglu(const at::Tensor& h) {
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
-  library.def("modulated_norm(Tensor x, Tensor shift, Tensor scale, float eps, ScalarType dtype) -> Tensor", &modulated_norm);
-  library.def("gated_add(Tensor x, Tensor gate, Tensor y) -> Tensor", &gated_add);
+  library.def("add_norm(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, ScalarType dtype) -> (Tensor, Tensor)", &add_norm);
   library.def("swiglu(Tensor h) -> Tensor", &swiglu);
 }
 

@@ -7,7 +7,7 @@ import { EPSILON, project } from '../nn/layers.js';
 import { Weights } from '../nn/weights.js';
 import { type Device, type DType, layerNorm, noGrad, scope, type Tensor, where } from '../torch/index.js';
 import { checkModel, type ModelConfig, parameters, tokens } from './sizes.js';
-import { type Rotary, rotary, trunk, unconditional } from './vit.js';
+import { type Rotary, rotary, type TrunkInput, type TrunkOutput, trunk, unconditional } from './vit.js';
 
 /** What the encoder returns. */
 export interface Encoded {
@@ -21,6 +21,12 @@ export interface Encoded {
 export interface Denoised {
   readonly prediction: Tensor; // (B, N, C): the clean latent, or the velocity in a run that targets it
   readonly tap?: Tensor; // (B, N, d)
+}
+
+/** One use of the network: what goes through the trunk, and what its head makes of that. Made by encoding(), denoising() and decoding(). */
+export interface Pass<T> {
+  readonly input: TrunkInput;
+  finish(output: TrunkOutput): T;
 }
 
 /** (B, H, H, ch) -> (B, N, p*p*ch). */
@@ -91,30 +97,55 @@ export class Model {
   }
 
   /** x (B, H, H, ch); `mask` (B, N) bool hides patches behind a learned token; `tapAfter`: see trunk. */
-  encode(x: Tensor, options: { mask?: Tensor; tapAfter?: number } = {}): Encoded {
+  encoding(x: Tensor, options: { mask?: Tensor; tapAfter?: number } = {}): Pass<Encoded> {
     const embedded = project(this.weights.linear('patch_in'), patchify(this.config, x)); // (B, N, d)
     const h = options.mask ? where(options.mask.unsqueeze(-1), this.weights.get('mask_token'), embedded) : embedded;
-    const { t, y } = unconditional(this.config, x.shape[0] ?? 0, x);
-    const out = trunk(this.weights, this.config, h, t, y, 'encode', this.turn, options.tapAfter);
-    const raw = project(this.weights.linear('latent_out'), out.tokens).to({ dtype: this.wide });
-    const z = this.config.latentNorm ? layerNorm(raw, [this.config.latent], undefined, undefined, EPSILON) : raw;
-    return { z, raw, ...out };
+    return {
+      input: { role: 'encode', h, ...unconditional(this.config, x.shape[0] ?? 0, x), tapAfter: options.tapAfter },
+      finish: (out) => {
+        const raw = project(this.weights.linear('latent_out'), out.tokens).to({ dtype: this.wide });
+        const z = this.config.latentNorm ? layerNorm(raw, [this.config.latent], undefined, undefined, EPSILON) : raw;
+        return { z, raw, ...out };
+      },
+    };
   }
 
   /** z (B, N, C) noisy latent at time t (B), y (B) int64 class (K: none). */
-  denoise(z: Tensor, t: Tensor, y: Tensor, options: { tapAfter?: number } = {}): Denoised {
+  denoising(z: Tensor, t: Tensor, y: Tensor, options: { tapAfter?: number } = {}): Pass<Denoised> {
     const h = project(this.weights.linear('latent_in'), z);
-    const out = trunk(this.weights, this.config, h, t, y, 'denoise', this.turn, options.tapAfter);
-    const prediction = project(this.weights.linear('denoise_out'), out.tokens).to({ dtype: this.wide });
-    return out.tap ? { prediction, tap: out.tap } : { prediction };
+    return {
+      input: { role: 'denoise', h, t, y, tapAfter: options.tapAfter },
+      finish: (out) => {
+        const prediction = project(this.weights.linear('denoise_out'), out.tokens).to({ dtype: this.wide });
+        return out.tap ? { prediction, tap: out.tap } : { prediction };
+      },
+    };
   }
 
   /** z (B, N, C) -> pictures (B, H, H, ch), not clamped. */
-  decode(z: Tensor): Tensor {
+  decoding(z: Tensor): Pass<Tensor> {
     const h = project(this.weights.linear('latent_in'), z);
-    const { t, y } = unconditional(this.config, z.shape[0] ?? 0, z);
-    const { tokens: out } = trunk(this.weights, this.config, h, t, y, 'decode', this.turn);
-    return unpatchify(this.config, project(this.weights.linear('patch_out'), out).to({ dtype: this.wide }));
+    return {
+      input: { role: 'decode', h, ...unconditional(this.config, z.shape[0] ?? 0, z) },
+      finish: (out) => unpatchify(this.config, project(this.weights.linear('patch_out'), out.tokens).to({ dtype: this.wide })),
+    };
+  }
+
+  /** Runs several passes as one batch through the trunk: each gets what it would get alone, and the matrix products are larger and fewer. */
+  run<T extends readonly Pass<unknown>[]>(...passes: T): { [K in keyof T]: T[K] extends Pass<infer R> ? R : never } {
+    const inputs = passes.map(({ input }) => input);
+    const outputs = trunk(this.weights, this.config, inputs, this.turn);
+    return passes.map((pass, i) => pass.finish(outputs[i] as TrunkOutput)) as never;
+  }
+
+  encode(...args: Parameters<Model['encoding']>): Encoded {
+    return this.run(this.encoding(...args))[0];
+  }
+  denoise(...args: Parameters<Model['denoising']>): Denoised {
+    return this.run(this.denoising(...args))[0];
+  }
+  decode(z: Tensor): Tensor {
+    return this.run(this.decoding(z))[0];
   }
 
   /** Encode and decode in batches without gradient: pictures in, pictures out, both (B, H, H, ch). */

@@ -7,21 +7,9 @@
  */
 import { meanPool, mlp } from '../nn/layers.js';
 import type { Weights } from '../nn/weights.js';
-import {
-  cat,
-  cosineSimilarity,
-  crossEntropy,
-  full,
-  l1Loss,
-  mseLoss,
-  noGrad,
-  onesLike,
-  type Tensor,
-  tensor,
-  where,
-} from '../torch/index.js';
+import { cat, cosineSimilarity, crossEntropy, full, l1Loss, mseLoss, noGrad, onesLike, stack, type Tensor, where } from '../torch/index.js';
 import type { Draws } from './draws.js';
-import type { Denoised, Encoded, Model } from './model.js';
+import type { Denoised, Encoded, Model, Pass } from './model.js';
 
 export interface ObjectiveConfig {
   /** What the network predicts: the clean latent (cure 2), or the velocity z - eps. */
@@ -145,23 +133,36 @@ function prototypeLogits(weights: Weights, pooled: Tensor): Tensor {
   return unit(mlp([w.linear('0'), w.linear('2')], (h) => h.gelu(), pooled)).matmul(unit(w.get('prototypes')).transpose(0, 1));
 }
 
+/** The online encoder's clean view of every picture, and its augmented one. */
+interface Views {
+  readonly clean: Encoded;
+  readonly augmented: { readonly z: Tensor; readonly pooled: Tensor };
+}
+
 /**
- * The online encoder's augmented view: even pictures are encoded again with patches hidden, odd ones reuse the clean encoding (an augmentation
- * on every second picture costs half a pass). Rows come back in the batch's order.
+ * Even pictures are encoded again with patches hidden, odd ones reuse the clean encoding (an augmentation on every second picture costs half a
+ * pass). Rows come back in the batch's order.
  */
-function augmented(online: Model, input: StepInput, clean: Encoded, draws: Draws, share: number): { z: Tensor; pooled: Tensor } {
+function encodeViews(online: Model, input: StepInput, draws: Draws, share: number, options: { tapAfter?: number }): Views {
   const B = input.x.shape[0] as number;
   const even = input.firstImage % 2;
   const maskedRows = Math.ceil((B - even) / 2);
-  if (share === 0 || maskedRows === 0) return { z: clean.z, pooled: meanPool(clean.tokens) };
+  if (share === 0 || maskedRows === 0) {
+    const clean = online.encode(input.x, options);
+    return { clean, augmented: { z: clean.z, pooled: meanPool(clean.tokens) } };
+  }
   const second = (x: Tensor, start: number) => x.slice(0, start, B, 2);
-  const masked = online.encode(second(input.x, even), { mask: second(draws.mask, even).lt(share) });
-  const order = BigInt64Array.from({ length: B }, (_, row) =>
-    BigInt(row % 2 === even ? (row - even) / 2 : maskedRows + (row - (1 - even)) / 2),
-  );
-  const rows = tensor(order, [B], { device: input.x.device });
-  const merge = (of: (e: Encoded) => Tensor) => cat([of(masked), second(of(clean), 1 - even)], 0).indexSelect(0, rows);
-  return { z: merge((e) => e.z), pooled: merge((e) => meanPool(e.tokens)) };
+  const mask = second(draws.mask, even).lt(share);
+  const [clean, masked] = online.run(online.encoding(input.x, options), online.encoding(second(input.x, even), { mask }));
+  // Each of the one kind beside one of the other, and of an odd number the last alone.
+  const pairs = Math.floor(B / 2);
+  const merge = (of: (e: Encoded) => Tensor): Tensor => {
+    const [hidden, whole] = [of(masked), second(of(clean), 1 - even)];
+    const [a, b] = even === 0 ? [hidden, whole] : [whole, hidden];
+    const both = stack([a.narrow(0, 0, pairs), b.narrow(0, 0, pairs)], 1).flatten(0, 1);
+    return B % 2 === 0 ? both : cat([both, a.narrow(0, pairs, 1)]);
+  };
+  return { clean, augmented: { z: merge((e) => e.z), pooled: merge((e) => meanPool(e.tokens)) } };
 }
 
 /** All losses of a step. Deterministic given `draws`. */
@@ -183,46 +184,57 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
 
   // --- z1 and zc, the online encoder's clean and augmented views. With a frozen encoder there is no online one: z = zc = z2.
   const frozen = config.targetEncoder === 'frozen';
-  const first = frozen ? (external as Encoded) : online.encode(input.x, config.targetEncoder === 'online' ? { tapAfter } : {});
-  const view = frozen ? { z: first.z, pooled: meanPool(first.tokens) } : augmented(online, input, first, draws, config.mask);
+  const views = frozen
+    ? { clean: external as Encoded, augmented: { z: (external as Encoded).z, pooled: meanPool((external as Encoded).tokens) } }
+    : encodeViews(online, input, draws, config.mask, config.targetEncoder === 'online' ? { tapAfter } : {});
+  const { clean: first, augmented: view } = views;
   const teacher = external ?? first;
   const use = (z: Tensor): Tensor => z.view(...z.shape);
   const [z1, zc, z2] = [use(first.z), use(view.z), use(teacher.z)];
 
-  // --- reconstruction: the decoder sees z1, half of the time a little noised. The gradient reaches the encoder: this is what fills the latent.
-  if (weights.reconstruction > 0 || weights.squared > 0 || weights.perceptual > 0) {
+  // --- the decoder's input: z1, half of the time a little noised. The gradient reaches the encoder: this is what fills the latent.
+  const wantsDecoder = weights.reconstruction > 0 || weights.squared > 0 || weights.perceptual > 0;
+  const decoding = (): Pass<Tensor> => {
     const { probability, from } = config.decoderNoise;
+    if (probability === 0) return online.decoding(z1);
     const [chosen, level] = draws.decodeLevel.chunk(2, 1) as [Tensor, Tensor]; // (B, 1) each
     const s = where(chosen.lt(probability), level.mul(1 - from).add(from), onesLike(level)).unsqueeze(-1); // (B, 1, 1)
-    const picture = online.decode(probability > 0 ? z1.mul(s).add(draws.decodeNoise.mul(s.neg().add(1))) : z1);
-    if (weights.reconstruction > 0) terms.reconstruction = l1Loss(picture, input.x);
-    if (weights.squared > 0) terms.squared = mseLoss(picture, input.x);
-    if (weights.perceptual > 0 && networks.perceptual) terms.perceptual = networks.perceptual(picture, input.x);
-  }
+    return online.decoding(z1.mul(s).add(draws.decodeNoise.mul(s.neg().add(1))));
+  };
 
-  // --- denoise: || P(z_t, t, y) - target ||^2
-  if (wantsDenoiser) {
-    const [B, k, N, C] = draws.noise.shape as [number, number, number, number];
-    const flat = (x: Tensor) => x.reshape(B * k, ...x.shape.slice(2)); // (B, k, ...) -> (B k, ...)
+  // --- the denoiser's: z_t, of k draws of (t, eps) for each encoding.
+  const [B, k, N, C] = draws.noise.shape as [number, number, number, number];
+  const flat = (x: Tensor) => x.reshape(B * k, ...x.shape.slice(2)); // (B, k, ...) -> (B k, ...)
+  const repeat = (x: Tensor) => (k === 1 ? x : flat(x.unsqueeze(1).expand(B, k, ...x.shape.slice(1))));
+  const eps = flat(draws.noise); // (B k, N, C)
+  const denoising = (): Pass<Denoised> => {
     const noised = config.input === 'noised';
     const drawn = shifted(draws.time.mul(config.time.std).add(config.time.mean).sigmoid(), config.time.shift);
     const t = flat(noised ? drawn : onesLike(drawn)); // (B k)
-    const eps = flat(draws.noise); // (B k, N, C)
-    const repeat = (x: Tensor) => (k === 1 ? x : flat(x.unsqueeze(1).expand(B, k, ...x.shape.slice(1))));
-
     // The diffusion loss trains the encoder through its input (inferred from the paper); the switch shows what that is worth.
     const source = repeat(config.gradientIntoInput ? zc : stopGradient(zc));
     const tt = t.to({ dtype: eps.dtype }).view(B * k, 1, 1);
     const zt = noised ? source.mul(tt).add(eps.mul(tt.neg().add(1))) : source; // (B k, N, C)
     const y = repeat(input.y);
     const asked = labels ? where(flat(draws.drop).lt(config.dropClass), K, y) : full([B * k], K, { dtype: 'int64', device: y.device });
-    const predicted: Denoised = online.denoise(
-      zt,
-      t,
-      asked.to({ dtype: 'int64' }),
-      weights.align > 0 ? { tapAfter: Math.ceil(depth / 3) } : {},
-    );
+    return online.denoising(zt, t, asked.to({ dtype: 'int64' }), weights.align > 0 ? { tapAfter: Math.ceil(depth / 3) } : {});
+  };
 
+  // Neither needs the other's result, so the trunk takes both as one batch.
+  const passes = [...(wantsDecoder ? [decoding()] : []), ...(wantsDenoiser ? [denoising()] : [])];
+  const results: readonly unknown[] = passes.length > 0 ? online.run(...(passes as readonly Pass<unknown>[])) : [];
+  const picture = wantsDecoder ? (results[0] as Tensor) : undefined;
+  const predicted = wantsDenoiser ? (results.at(-1) as Denoised) : undefined;
+
+  // --- reconstruction
+  if (picture) {
+    if (weights.reconstruction > 0) terms.reconstruction = l1Loss(picture, input.x);
+    if (weights.squared > 0) terms.squared = mseLoss(picture, input.x);
+    if (weights.perceptual > 0 && networks.perceptual) terms.perceptual = networks.perceptual(picture, input.x);
+  }
+
+  // --- denoise: || P(z_t, t, y) - target ||^2
+  if (predicted) {
     // Cure 1: with gradient into the target the cheapest way down is to shrink the latent's variance (E tr Var(z | z_t) falls), so z2 is cut off.
     const z = repeat(config.stopGradient ? stopGradient(z2) : z2);
     // Cure 2: a velocity target contains eps, of full rank, and drives the predictor's rank above its target's; a clean one lets it be a low-rank filter.

@@ -2,19 +2,19 @@
  * The trunk: the one Vision Transformer behind the three roles. ARCHITECTURE.md, The method: network.
  * Shapes: B pictures, N = n*n tokens, d width, h heads, F hidden width.
  */
-import { EPSILON, mlp, project, rms } from '../nn/layers.js';
+import { EPSILON, mlp, project } from '../nn/layers.js';
 import type { Linear, Weights } from '../nn/weights.js';
 import {
+  addNorm,
   arange,
-  attention,
   cat,
   embedding,
   full,
-  gatedAdd,
-  modulatedNorm,
   ones,
+  qkvAttention,
+  type Stream,
   scope,
-  splitHeads,
+  settled,
   swiglu,
   type Tensor,
 } from '../torch/index.js';
@@ -23,6 +23,16 @@ import { type ModelConfig, TIME_FEATURES } from './sizes.js';
 /** What the trunk is used for; the embedding of this number is all that tells the three apart. */
 export const ROLE = { encode: 0, denoise: 1, decode: 2 } as const;
 export type Role = keyof typeof ROLE;
+
+/** What is sent through the trunk: h (B, N, d) embedded patches or latents, t (B) in [0, 1] (1 clean, 0 noise), y (B) int64 classes (K for none). */
+export interface TrunkInput {
+  readonly role: Role;
+  readonly h: Tensor;
+  readonly t: Tensor;
+  readonly y: Tensor;
+  /** Asks for the tokens after that many blocks (1 = the first). */
+  readonly tapAfter?: number | undefined;
+}
 
 /** What the trunk returns: the normalised last tokens, and the tokens after the block that was asked for. */
 export interface TrunkOutput {
@@ -94,49 +104,77 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
   };
 }
 
-/** One block. x (B, N, d) float32 or wider; modulation (B, 6, d). */
-export function block(w: BlockWeights, heads: number, x: Tensor, modulation: Tensor, turn: Rotary): Tensor {
+/**
+ * One block, from stream to stream (B, N, d), float32 or wider; modulation (B, 6, d). A branch is added to the stream where the next norm reads
+ * it, in one pass over memory. Whatever is put between these lines just works, in as many passes as it has operators.
+ */
+export function block(w: BlockWeights, heads: number, stream: Stream, modulation: Tensor, turn: Rotary): Stream {
   const m = modulation.add(w.table).unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
   const [shift1, scale1, gate1, shift2, scale2, gate2] = m;
   const narrow = w.qkv.weight.dtype; // what the matrices multiply in
 
-  const qkv = project(w.qkv, modulatedNorm(x, shift1, scale1, EPSILON, narrow)); // (B, N, 3d)
-  const [q, k, v] = splitHeads(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, h, N, hd) each, q and k with norm and position
-  const x1 = gatedAdd(x, gate1, project(w.proj, attention(q, k, v)));
+  const [x, h] = addNorm(stream, { shift: shift1, scale: scale1 }, EPSILON, narrow);
+  const qkv = project(w.qkv, h); // (B, N, 3d)
+  const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
+  const attention = { gate: gate1, y: project(w.proj, attended) };
 
-  const hidden = swiglu(project(w.gateUp, modulatedNorm(x1, shift2, scale2, EPSILON, narrow))); // (B, N, F)
-  return gatedAdd(x1, gate2, project(w.down, hidden));
+  const [x1, h1] = addNorm({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, narrow);
+  const hidden = swiglu(project(w.gateUp, h1)); // (B, N, F)
+  return { x: x1, branch: { gate: gate2, y: project(w.down, hidden) } };
 }
 
 /**
- * The trunk. h (B, N, d) embedded patches or latents, t (B) in [0, 1] (1 clean, 0 noise), y (B) int64 classes (K for none).
- * `tapAfter` asks for the tokens after that many blocks (1 = the first).
+ * The trunk. Several inputs go through it as one batch, which makes the same results of larger matrix products; each gets its own output.
+ * They may differ in everything but N.
  */
-export function trunk(
-  weights: Weights,
-  config: ModelConfig,
-  h: Tensor,
-  t: Tensor,
-  y: Tensor,
-  role: Role,
-  turn: Rotary,
-  tapAfter?: number,
-): TrunkOutput {
+export function trunk(weights: Weights, config: ModelConfig, inputs: readonly TrunkInput[], turn: Rotary): TrunkOutput[] {
   const w = weights.at('trunk');
-  const time = mlp([w.linear('time.0'), w.linear('time.2')], (x) => x.silu(), timeFeatures(t)); // (B, d)
-  const condition = time.add(embedding(w.get('class.weight'), y)).add(w.get('role.weight').select(0, ROLE[role])); // (B, d)
+  const sizes = inputs.map(({ h }) => h.shape[0] as number);
+  const starts = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
+  const joined = (of: (input: TrunkInput) => Tensor): Tensor => (inputs.length === 1 ? of(inputs[0] as TrunkInput) : cat(inputs.map(of)));
+  const own = (rows: Tensor, i: number): Tensor => (inputs.length === 1 ? rows : rows.narrow(0, starts[i] as number, sizes[i] as number));
+
+  const time = mlp([w.linear('time.0'), w.linear('time.2')], (x) => x.silu(), timeFeatures(joined(({ t }) => t))); // (B, d)
+  const role = joined(({ role, h }) =>
+    w
+      .get('role.weight')
+      .select(0, ROLE[role])
+      .expand(h.shape[0] as number, config.width),
+  ); // (B, d)
+  const condition = time
+    .add(
+      embedding(
+        w.get('class.weight'),
+        joined(({ y }) => y),
+      ),
+    )
+    .add(role); // (B, d)
   const modulation = project(w.linear('modulation'), condition.silu()).view(-1, 6, config.width); // (B, 6, d)
-  let x = h.to({ dtype: condition.dtype }); // the residual stream stays in the weights' wide type
-  let tap: Tensor | undefined;
+  // The residual stream stays in the weights' wide type.
+  const first: Stream = { x: joined(({ h }) => h).to({ dtype: condition.dtype }) };
+  let stream = first;
+  const taps = new Map<number, Tensor>();
+  const isTap = ({ x }: Stream): boolean => [...taps.values()].includes(x);
   for (let i = 0; i < config.depth; i++) {
-    const before = x;
+    const before = stream;
     // Without a scope for each block, a pass without gradient would hold every block's activations to its end.
-    x = scope(() => block(blockWeights(w, i), config.heads, before, modulation, turn));
-    if (i > 0 && before !== tap) before.dispose();
-    if (i + 1 === tapAfter) tap = x;
+    stream = scope(() => block(blockWeights(w, i), config.heads, before, modulation, turn));
+    if (before !== first && !isTap(before)) free(before);
+    if (!inputs.some(({ tapAfter }) => tapAfter === i + 1)) continue;
+    const tap = settled(stream);
+    free(stream);
+    stream = { x: tap };
+    taps.set(i + 1, tap);
   }
-  const tokens = rms(x);
-  return tap ? { tokens, tap } : { tokens };
+  const [, tokens] = addNorm(stream, undefined, EPSILON, condition.dtype);
+  return inputs.map(({ tapAfter }, i) => {
+    const tap = tapAfter === undefined ? undefined : taps.get(tapAfter);
+    return { tokens: own(tokens, i), ...(tap ? { tap: own(tap, i) } : {}) };
+  });
+}
+
+function free({ x, branch }: Stream): void {
+  for (const tensor of [x, branch?.gate, branch?.y]) tensor?.dispose();
 }
 
 /** Conditioning of the two roles that know neither time nor class: t = 1 and the null class. */

@@ -1,35 +1,48 @@
 /**
  * Parts of a transformer block that would be many passes over memory as single operators, each one operator of ours (native/kernels) with its own
- * gradient on the CPU. `plain` has every one of them as a composition: it says what is computed, runs on other devices and differentiates
+ * gradient. `plain` has every one of them as a composition: it says what is computed, runs where the operator does not and differentiates
  * twice, and the tests hold the operators to it.
  *
  * Shapes: B pictures, N tokens, d width, h heads of D, F hidden width. The `wide` type, of the residual stream and all that modulates it, is float32
  * or float64; a result that enters a matrix product may be bfloat16.
  */
-import { h, Op } from './call.js';
+import { h, Op, optional } from './call.js';
 import { rmsNorm, scaledDotProductAttention } from './compat.js';
 import { type DType, dtypeCode } from './dtype.js';
 import { addcmul, cat } from './ops.js';
 import type { Tensor } from './tensor.js';
 
-const MODULATED_NORM = new Op('dsd::modulated_norm');
-const GATED_ADD = new Op('dsd::gated_add');
+const ADD_NORM = new Op('dsd::add_norm');
 const SWIGLU = new Op('dsd::swiglu');
 const SPLIT_HEADS = new Op('dsd::split_heads');
 const ATTENTION = new Op('dsd::attention');
 
 const onCpu = (x: Tensor): boolean => x.device === 'cpu';
 
-/** RMSNorm of x (B, N, d), times 1 + scale, plus shift, (B, d) each; given in `dtype`. */
-export function modulatedNorm(x: Tensor, shift: Tensor, scale: Tensor, eps: number, dtype: DType): Tensor {
-  if (!onCpu(x)) return plain.modulatedNorm(x, shift, scale, eps, dtype);
-  return MODULATED_NORM.one(h(x), h(shift), h(scale), eps, dtypeCode(dtype));
+/** The residual stream: x (B, N, d) and, where a branch is still to be added to it, x + (1 + gate) y with gate (B, d) and y (B, N, d) in any precision. */
+export interface Stream {
+  readonly x: Tensor;
+  readonly branch?: { readonly gate: Tensor; readonly y: Tensor };
 }
 
-/** x + (1 + gate) y: x (B, N, d), gate (B, d), y (B, N, d) in any precision. */
-export function gatedAdd(x: Tensor, gate: Tensor, y: Tensor): Tensor {
-  return onCpu(x) ? GATED_ADD.one(h(x), h(gate), h(y)) : plain.gatedAdd(x, gate, y);
+/** What a norm is followed by: times 1 + scale, plus shift, (B, d) each. */
+export interface Modulation {
+  readonly shift: Tensor;
+  readonly scale: Tensor;
 }
+
+/** The stream with its branch added, (B, N, d), and the RMSNorm of that, modulated where asked, in `dtype`: what the next branch begins with. */
+export function addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
+  const { x, branch } = stream;
+  if (!onCpu(x)) return plain.addNorm(stream, modulation, eps, dtype);
+  return ADD_NORM.many(
+    ...([h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift)] as const),
+    ...[optional(modulation?.scale), eps, dtypeCode(dtype)],
+  ) as [Tensor, Tensor];
+}
+
+/** The stream as one tensor (B, N, d). */
+export const settled = (stream: Stream): Tensor => plain.add(stream);
 
 /** silu(u) w, where u and w are the halves of the last dimension: (..., 2F) -> (..., F). Shazeer, arXiv 2002.05202. */
 export function swiglu(x: Tensor): Tensor {
@@ -61,14 +74,23 @@ export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   return onCpu(q) ? ATTENTION.one(h(q), h(k), h(v)) : plain.attention(q, k, v);
 }
 
+/** What attention makes of qkv (B, N, 3 h D): splitHeads, then attention; (B, N, h D). */
+export function qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): Tensor {
+  return attention(...splitHeads(qkv, heads, norms, eps));
+}
+
 /** The same as compositions. */
 export const plain = {
-  modulatedNorm(x: Tensor, shift: Tensor, scale: Tensor, eps: number, dtype: DType): Tensor {
-    return addcmul(shift.unsqueeze(1), rmsNorm(x, undefined, eps), scale.add(1).unsqueeze(1)).to({ dtype });
+  add({ x, branch }: Stream): Tensor {
+    return branch ? addcmul(x, branch.gate.add(1).unsqueeze(1), branch.y) : x;
   },
 
-  gatedAdd(x: Tensor, gate: Tensor, y: Tensor): Tensor {
-    return addcmul(x, gate.add(1).unsqueeze(1), y);
+  addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
+    const x = plain.add(stream);
+    const normed = rmsNorm(x, undefined, eps);
+    if (!modulation) return [x, normed.to({ dtype })];
+    const { shift, scale } = modulation;
+    return [x, addcmul(shift.unsqueeze(1), normed, scale.add(1).unsqueeze(1)).to({ dtype })];
   },
 
   swiglu(x: Tensor): Tensor {

@@ -2,7 +2,7 @@
 export * from './autograd.js';
 export { mseLoss, rmsNorm, scaledDotProductAttention } from './compat.js';
 export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } from './dtype.js';
-export { attention, gatedAdd, type HeadNorms, modulatedNorm, splitHeads, swiglu } from './fused.js';
+export { addNorm, attention, type HeadNorms, type Modulation, qkvAttention, type Stream, settled, splitHeads, swiglu } from './fused.js';
 export * from './lists.js';
 export * from './machine.js';
 export type { TypedArray } from './native.js';

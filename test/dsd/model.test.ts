@@ -5,8 +5,8 @@ import { generateLatents } from '../../src/dsd/generate.js';
 import type { Model } from '../../src/dsd/model.js';
 import { timeGrid } from '../../src/dsd/sampler.js';
 import { countParameters, type ModelConfig, parameters, SIZES } from '../../src/dsd/sizes.js';
-import { block, blockWeights, rotary, timeFeatures, trunk } from '../../src/dsd/vit.js';
-import { type DType, grad, noGrad, scope, type Tensor } from '../../src/torch/index.js';
+import { block, blockWeights, rotary, type TrunkOutput, timeFeatures, trunk } from '../../src/dsd/vit.js';
+import { type DType, grad, noGrad, scope, settled, type Tensor } from '../../src/torch/index.js';
 import { assertClose, Fixture, relativeError, toyConfig, toyModel } from './fixtures.js';
 
 const TYPES = [
@@ -61,7 +61,8 @@ describe('trunk', () => {
         const h = leaf(fixture, 'input.h', dtype);
         const m = leaf(fixture, 'block.input.m', dtype);
         const turn = rotary(toyConfig(), h);
-        compare(fixture, 'block', block(blockWeights(model.weights.at('trunk'), 1), 2, h, m, turn), { h, m }, model, tolerance);
+        const out = settled(block(blockWeights(model.weights.at('trunk'), 1), 2, { x: h }, m, turn));
+        compare(fixture, 'block', out, { h, m }, model, tolerance);
       }));
 
     for (const role of ['encode', 'denoise', 'decode'] as const) {
@@ -70,7 +71,8 @@ describe('trunk', () => {
           const fixture = new Fixture('trunk');
           const model = toyModel('online', { dtype });
           const [h, t] = [leaf(fixture, 'input.h', dtype), leaf(fixture, 'input.t', dtype)];
-          const out = trunk(model.weights, toyConfig(), h, t, fixture.tensor('input.y', 'int64'), role, rotary(toyConfig(), h), 2);
+          const input = { role, h, t, y: fixture.tensor('input.y', 'int64'), tapAfter: 2 };
+          const [out] = trunk(model.weights, toyConfig(), [input], rotary(toyConfig(), h)) as [TrunkOutput];
           // In float32 the time features bound what the whole can reach: see above.
           compare(fixture, role, out.tokens, dtype === 'float32' ? { h } : { h, t }, model, dtype === 'float32' ? 1e-4 : tolerance);
           if (role === 'denoise')
@@ -84,13 +86,8 @@ describe('trunk', () => {
       const fixture = new Fixture('trunk');
       const model = toyModel('online', { dtype: 'float32' }).in('bfloat16');
       const h = leaf(fixture, 'input.h', 'float32');
-      const out = block(
-        blockWeights(model.weights.at('trunk'), 1),
-        2,
-        h,
-        fixture.tensor('block.input.m', 'float32'),
-        rotary(toyConfig(), h),
-      );
+      const m = fixture.tensor('block.input.m', 'float32');
+      const out = settled(block(blockWeights(model.weights.at('trunk'), 1), 2, { x: h }, m, rotary(toyConfig(), h)));
       const value = out.detach().to({ dtype: 'float64' }).toArray() as Float64Array;
       const error = relativeError(value, fixture.values('block.output'));
       assert.ok(error > 1e-5 && error < 2e-2, `relative error ${error}`);

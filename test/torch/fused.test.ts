@@ -3,12 +3,11 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { plain } from '../../src/torch/fused.js';
 import {
+  addNorm,
   attention,
   type DType,
-  gatedAdd,
   grad,
   type HeadNorms,
-  modulatedNorm,
   ones,
   randn,
   scope,
@@ -75,14 +74,36 @@ for (const { wide: w, narrow, tolerance } of TYPES) {
       [3, 5, 7],
       [2, 70, 131],
     ] as const) {
-      test(`modulatedNorm and gatedAdd, ${[B, N, d]}`, () =>
-        scope(() => {
-          const leaves = [leaf(w, B, N, d), leaf(w, B, d), leaf(w, B, d)];
-          const norm = (of: typeof modulatedNorm) => (x: Tensor, shift: Tensor, scale: Tensor) => [of(x, shift, scale, EPS, narrow)];
-          same(norm(modulatedNorm) as never, norm(plain.modulatedNorm) as never, leaves, tolerance);
-          const add = (of: typeof gatedAdd) => (x: Tensor, gate: Tensor, y: Tensor) => [of(x, gate, y)];
-          same(add(gatedAdd) as never, add(plain.gatedAdd) as never, [leaf(w, B, N, d), leaf(w, B, d), leaf(narrow, B, N, d)], tolerance);
-        }));
+      for (const [branch, modulation] of [
+        [true, true],
+        [true, false],
+        [false, true],
+        [false, false],
+      ]) {
+        test(`addNorm, ${[B, N, d]}${branch ? ', with a branch' : ''}${modulation ? ', modulated' : ''}`, () =>
+          scope(() => {
+            const leaves = [leaf(w, B, N, d), ...(branch ? [leaf(w, B, d), leaf(narrow, B, N, d)] : [])];
+            if (modulation) leaves.push(leaf(w, B, d), leaf(w, B, d));
+            for (const dtype of [narrow, w]) {
+              const of =
+                (norm: typeof addNorm) =>
+                (...[x, ...rest]: Tensor[]) => {
+                  const [gate, y] = branch ? (rest.splice(0, 2) as [Tensor, Tensor]) : [];
+                  const [shift, scale] = rest as [Tensor, Tensor];
+                  const stream = gate && y ? { x: x as Tensor, branch: { gate, y } } : { x: x as Tensor };
+                  return norm(stream, modulation ? { shift, scale } : undefined, EPS, dtype);
+                };
+              same(of(addNorm), of(plain.addNorm), leaves, tolerance);
+              // As at the end of the trunk: nothing but the norm is read.
+              same(
+                (...given) => of(addNorm)(...given).slice(1),
+                (...given) => of(plain.addNorm)(...given).slice(1),
+                leaves,
+                tolerance,
+              );
+            }
+          }));
+      }
     }
 
     for (const [rows, F] of [
@@ -135,10 +156,9 @@ test('inputs may be views', () =>
     const big = leaf('float64', 3, 2, 10);
     const x = (of: Tensor) => of.transpose(0, 1).slice(2, 0, 10, 2); // (2, 3, 5)
     const row = (of: Tensor) => of.select(0, 1).slice(1, 1, 10, 2); // (2, 5)
-    const norm = (of: typeof modulatedNorm) => (t: Tensor) => [of(x(t), row(t), row(t), EPS, 'float64')];
-    same(norm(modulatedNorm) as never, norm(plain.modulatedNorm) as never, [big], 1e-14);
-    const add = (of: typeof gatedAdd) => (t: Tensor) => [of(x(t), row(t), x(t))];
-    same(add(gatedAdd) as never, add(plain.gatedAdd) as never, [big], 1e-14);
+    const norm = (of: typeof addNorm) => (t: Tensor) =>
+      of({ x: x(t), branch: { gate: row(t), y: x(t) } }, { shift: row(t), scale: row(t) }, EPS, 'float64');
+    same(norm(addNorm) as never, norm(plain.addNorm) as never, [big], 1e-14);
     same(
       (t) => [swiglu(x(t as Tensor).transpose(0, 2))],
       (t) => [plain.swiglu(x(t as Tensor).transpose(0, 2))],
@@ -168,7 +188,7 @@ test('large, small and not finite numbers', () =>
     const k = tensor(Float32Array.of(1, 2), [1, 1, 2, 1]);
     assert.deepEqual([...attention(q, k, tensor(Float32Array.of(5, 7), [1, 1, 2, 1])).toArray()], [7, 5]);
     assert.ok(
-      [...modulatedNorm(zeros([1, 1, 3]), zeros([1, 3]), zeros([1, 3]), EPS, 'float32').toArray()].every((value) => value === 0),
+      [...addNorm({ x: zeros([1, 1, 3]) }, undefined, EPS, 'float32')[1].toArray()].every((value) => value === 0),
       'the norm of zeros is zero',
     );
   }));
@@ -184,8 +204,9 @@ test('one thread or two: the same bits', () => {
         cos: leaf('float32', 40, 8).detach(),
         sin: leaf('float32', 40, 8).detach(),
       };
-      const y = gatedAdd(x, row, attention(...splitHeads(qkv, 3, norms, EPS)));
-      const out = swiglu(modulatedNorm(y, row, row, EPS, 'float32'));
+      const y = attention(...splitHeads(qkv, 3, norms, EPS));
+      const [sum, normed] = addNorm({ x, branch: { gate: row, y } }, { shift: row, scale: row }, EPS, 'float32');
+      const out = swiglu(normed.add(sum));
       return [out, ...(grad([out.sum()], [x, row, qkv, norms.q]) as Tensor[])].flatMap((t) => [...t.toArray()].map(Number));
     });
   try {
@@ -201,14 +222,15 @@ test('one thread or two: the same bits', () => {
 test('what does not fit is refused, and there is no second derivative', () =>
   scope(() => {
     const [x, row] = [leaf('float32', 2, 3, 4), leaf('float32', 2, 4)];
-    assert.throws(
-      () => modulatedNorm(x, row, leaf('float32', 1, 4), EPS, 'float32'),
-      /modulated_norm: scale must be \(2, 4\), found \[1, 4\]/,
-    );
-    assert.throws(() => modulatedNorm(x, leaf('float64', 2, 4), row, EPS, 'float32'), /modulated_norm: shift is Double, expected Float/);
-    assert.throws(() => modulatedNorm(x, row, row, EPS, 'int64'), /modulated_norm: computes in float32 or float64/);
-    assert.throws(() => modulatedNorm(row, row, row, EPS, 'float32'), /modulated_norm: x must be \(B, N, d\)/);
-    assert.throws(() => gatedAdd(x, row, leaf('float32', 2, 3, 5)), /gated_add: x and y must be \(B, N, d\) alike/);
+    const norm = (of: Tensor, shift: Tensor, scale: Tensor, dtype: DType = 'float32') => addNorm({ x: of }, { shift, scale }, EPS, dtype);
+    assert.throws(() => norm(x, row, leaf('float32', 1, 4)), /add_norm: scale must be \(2, 4\), found \[1, 4\]/);
+    assert.throws(() => norm(x, leaf('float64', 2, 4), row), /add_norm: shift is Double, expected Float/);
+    assert.throws(() => norm(x, row, row, 'int64'), /add_norm: computes in float32 or float64/);
+    assert.throws(() => norm(row, row, row), /add_norm: x must be \(B, N, d\)/);
+    const wrong = { x, branch: { gate: row, y: leaf('float32', 2, 3, 5) } };
+    assert.throws(() => addNorm(wrong, undefined, EPS, 'float32'), /add_norm: x and y must be \(B, N, d\) alike/);
+    const typed = { x, branch: { gate: row, y: leaf('bfloat16', 2, 3, 4) } };
+    assert.throws(() => addNorm(typed, undefined, EPS, 'float64'), /add_norm: the result is of the stream's type or of the branch's/);
     assert.throws(() => swiglu(leaf('float32', 2, 3)), /swiglu: the last dimension must be even/);
     const norms = { q: ones([2]), k: ones([2]), cos: ones([3, 1]), sin: ones([3, 1]) };
     assert.throws(() => splitHeads(x, 2, norms, EPS), /split_heads: qkv must be \(B, N, 3 h D\) with h = 2/);
