@@ -1,1 +1,141 @@
+// The element-wise parts of a transformer block on CUDA: see block.cc for what they compute, cuda/block.cu for how.
+#include "block.h"
 
+#ifdef DSD_CUDA
+
+#include "cuda.h"
+#include "kernels.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
+
+#include <algorithm>
+#include <string>
+
+namespace dsd {
+namespace {
+
+// A kernel's row lies in the registers of a warp.
+constexpr int64_t widest = 1024;
+const char* const add_norm_kernels[3][4] = {{"dsd_add_norm_ff_1", "dsd_add_norm_ff_2", "dsd_add_norm_ff_3", "dsd_add_norm_ff_4"},
+                                            {"dsd_add_norm_bb_1", "dsd_add_norm_bb_2", "dsd_add_norm_bb_3", "dsd_add_norm_bb_4"},
+                                            {"dsd_add_norm_bf_1", "dsd_add_norm_bf_2", "dsd_add_norm_bf_3", "dsd_add_norm_bf_4"}};
+const char* const gradient_kernels[3][4] = {
+    {"dsd_add_norm_gradient_ff_1", "dsd_add_norm_gradient_ff_2", "dsd_add_norm_gradient_ff_3", "dsd_add_norm_gradient_ff_4"},
+    {"dsd_add_norm_gradient_bb_1", "dsd_add_norm_gradient_bb_2", "dsd_add_norm_gradient_bb_3", "dsd_add_norm_gradient_bb_4"},
+    {"dsd_add_norm_gradient_bf_1", "dsd_add_norm_gradient_bf_2", "dsd_add_norm_gradient_bf_3", "dsd_add_norm_gradient_bf_4"}};
+
+bool is_aligned(const at::Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0; }
+
+void check(const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK(is_aligned(tensor), name, ": rows must begin at multiples of 16 bytes, found a view of shape ", tensor.sizes(), " that does not");
+}
+
+// A vector a picture, as kernels take it: its first element and how far apart the pictures lie.
+struct PerPicture {
+  const float* first = nullptr;
+  long long stride = 0;
+  PerPicture(const char* name, at::Tensor& held, const at::Tensor& given) {
+    if (!given.defined()) return;
+    held = is_aligned(given) && given.stride(0) % 4 == 0 ? given : given.contiguous();
+    check(name, held);
+    first = static_cast<const float*>(held.data_ptr());
+    stride = held.stride(0);
+  }
+};
+
+void* data(const at::Tensor& tensor) { return tensor.defined() ? tensor.data_ptr() : nullptr; }
+
+// Which of the kernels: by the types of branch and result, and by how many chunks of a row a lane has.
+const char* kernel_for(const char* const (&kernels)[3][4], const at::Tensor& x, const at::Tensor& y, const at::Tensor& n) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat, "add_norm: on CUDA the stream is float32, found ", x.scalar_type());
+  bool narrow = y.defined() && y.scalar_type() == at::kBFloat16, result = n.scalar_type() == at::kBFloat16;
+  for (const at::Tensor& each : {y, n}) {
+    if (each.defined()) TORCH_CHECK(each.scalar_type() == at::kBFloat16 || each.scalar_type() == at::kFloat, "add_norm: on CUDA branch and result are float32 or bfloat16, found ", each.scalar_type());
+  }
+  TORCH_CHECK(!y.defined() || narrow || !result, "add_norm: the result is of the stream's type or of the branch's, found ", n.scalar_type());
+  int64_t d = x.size(2);
+  TORCH_CHECK(d % 8 == 0 && d > 0 && d <= widest, "add_norm: on CUDA the width must be a multiple of 8 up to ", widest, ", found ", d);
+  return kernels[result ? 1 : narrow ? 2 : 0][(d - 1) / 256];
+}
+
+}  // namespace
+
+void add_norm_cuda(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y, const at::Tensor& shift, const at::Tensor& scale, double eps,
+                   at::Tensor& x1, at::Tensor& n) {
+  const char* kernel = kernel_for(add_norm_kernels, x, y, n);
+  if (x.numel() == 0) return;
+  for (const at::Tensor& each : {x, y, x1, n}) {
+    if (each.defined()) check("add_norm", each);
+  }
+  at::Tensor held[3];
+  PerPicture g("add_norm", held[0], gate), h("add_norm", held[1], shift), s("add_norm", held[2], scale);
+  void *from = data(x), *branch = data(y), *sum = data(x1), *result = data(n);
+  int B = static_cast<int>(x.size(0)), N = static_cast<int>(x.size(1)), d = static_cast<int>(x.size(2)), rows = 4;
+  float epsilon = static_cast<float>(eps);
+  void* args[] = {&from, &g.first, &g.stride, &branch, &h.first, &h.stride, &s.first, &s.stride, &sum, &result, &N, &d, &epsilon, &rows};
+  launch("block", kernel, x.device(), {static_cast<unsigned>((N + 8 * rows - 1) / (8 * rows)), static_cast<unsigned>(B)}, args);
+}
+
+void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const at::Tensor& y, const at::Tensor& scale, const at::Tensor& dx1,
+                            const at::Tensor& dn, double eps, at::Tensor& dx, at::Tensor& dy, at::Tensor& dgate, at::Tensor& dshift, at::Tensor& dscale) {
+  const char* kernel = kernel_for(gradient_kernels, x1, y, dn);
+  int B = static_cast<int>(x1.size(0)), N = static_cast<int>(x1.size(1)), d = static_cast<int>(x1.size(2)), rows = 8;
+  // Small blocks: a thread holds many numbers, and more of them fit onto a multiprocessor.
+  unsigned threads = 128, tiles = static_cast<unsigned>((N + 4 * rows - 1) / (4 * rows));
+  auto sums = at::empty({B, static_cast<int64_t>(tiles), 3, d}, x1.options());
+  if (x1.numel() > 0) {
+    for (const at::Tensor& each : {x1, y, dx1, dn, dx, dy}) {
+      if (each.defined()) check("add_norm", each);
+    }
+    at::Tensor held[2];
+    PerPicture g("add_norm", held[0], gate), s("add_norm", held[1], scale);
+    void *stream = data(x1), *branch = data(y), *up1 = data(dx1), *up = data(dn), *to = data(dx), *to_branch = data(dy), *partial = data(sums);
+    float epsilon = static_cast<float>(eps);
+    void* args[] = {&stream, &g.first, &g.stride, &branch, &s.first, &s.stride, &up1, &up, &to, &to_branch, &partial, &N, &d, &epsilon, &rows};
+    unsigned shared = static_cast<unsigned>((d + 255) / 256 * 256 * sizeof(float));
+    launch("block", kernel, x1.device(), {tiles, static_cast<unsigned>(B), 1, threads, shared}, args);
+  }
+  if (!y.defined() && !scale.defined()) return;
+  auto total = tiles == 1 ? sums.select(1, 0) : at::sum(sums, 1);  // (B, 3, d)
+  if (y.defined()) dgate = total.select(1, 0);
+  if (scale.defined()) dshift = total.select(1, 1), dscale = total.select(1, 2);
+}
+
+namespace {
+
+struct Chunks {
+  unsigned count, blocks;
+  int F;
+};
+Chunks chunks_of(const at::Tensor& h) {
+  int64_t F = h.size(-1) / 2, count = h.numel() / 16;
+  TORCH_CHECK(F % 8 == 0, "swiglu: on CUDA the width must be a multiple of 16, found ", 2 * F);
+  TORCH_CHECK(h.scalar_type() == at::kFloat || h.scalar_type() == at::kBFloat16, "swiglu: on CUDA in float32 or bfloat16, found ", h.scalar_type());
+  TORCH_CHECK(count <= 0xFFFFFFFFll, "swiglu: too large: ", h.sizes());
+  return {static_cast<unsigned>(count), static_cast<unsigned>(std::min<int64_t>((count + 255) / 256, 65535)), static_cast<int>(F)};
+}
+
+}  // namespace
+
+void swiglu_cuda(const at::Tensor& h, at::Tensor& out) {
+  auto chunks = chunks_of(h);
+  if (chunks.count == 0) return;
+  check("swiglu", h);
+  void *from = data(h), *to = data(out);
+  void* args[] = {&from, &to, &chunks.count, &chunks.F};
+  launch("block", h.scalar_type() == at::kFloat ? "dsd_swiglu_f" : "dsd_swiglu_b", h.device(), {chunks.blocks}, args);
+}
+
+void swiglu_gradient_cuda(const at::Tensor& h, const at::Tensor& g, at::Tensor& dh) {
+  auto chunks = chunks_of(h);
+  if (chunks.count == 0) return;
+  for (const at::Tensor& each : {h, g}) check("swiglu", each);
+  void *from = data(h), *up = data(g), *to = data(dh);
+  void* args[] = {&from, &up, &to, &chunks.count, &chunks.F};
+  launch("block", h.scalar_type() == at::kFloat ? "dsd_swiglu_gradient_f" : "dsd_swiglu_gradient_b", h.device(), {chunks.blocks}, args);
+}
+
+}  // namespace dsd
+
+#endif

@@ -99,10 +99,19 @@ at::Tensor randn(int64_t key_lo, int64_t key_hi, int64_t first_image, at::IntArr
   return draw(true, key_lo, key_hi, first_image, size, dtype, device, base);
 }
 
+bool has_cuda_kernels(c10::Device device) {
+#ifdef DSD_CUDA
+  return device.is_cuda() && cuda_kernels(device);
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 // The base, a tensor on the device, is added to the first image when the kernel runs: a CUDA graph replays it with another value.
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
+  library.def("cuda_kernels(Device device) -> bool", &has_cuda_kernels);
   library.def("rand(int key_lo, int key_hi, int first_image, int[] size, ScalarType dtype, Device device, Tensor? base=None) -> Tensor", &rand);
   library.def("randn(int key_lo, int key_hi, int first_image, int[] size, ScalarType dtype, Device device, Tensor? base=None) -> Tensor", &randn);
 }

@@ -17,7 +17,20 @@ const SWIGLU = new Op('dsd::swiglu');
 const SPLIT_HEADS = new Op('dsd::split_heads');
 const ATTENTION = new Op('dsd::attention');
 
+const CUDA_KERNELS = new Op('dsd::cuda_kernels');
+
 const onCpu = (x: Tensor): boolean => x.device === 'cpu';
+
+/** Asked once: whether kernels of ours can be compiled for the GPU. */
+let kernels: boolean | undefined;
+/** On CUDA the operators take rows in eights, of float32 or bfloat16; everything else goes by the compositions. */
+function onCuda(x: Tensor, width: number): boolean {
+  if (width % 8 !== 0 || (x.dtype !== 'float32' && x.dtype !== 'bfloat16')) return false;
+  kernels ??= CUDA_KERNELS.call(x.device) as unknown as boolean;
+  return kernels;
+}
+/** The widest stream that addNorm takes on CUDA, where a row lies in the registers of a warp. */
+const WIDEST = 1024;
 
 /** The residual stream: x (B, N, d) and, where a branch is still to be added to it, x + (1 + gate) y with gate (B, d) and y (B, N, d) in any precision. */
 export interface Stream {
@@ -34,7 +47,8 @@ export interface Modulation {
 /** The stream with its branch added, (B, N, d), and the RMSNorm of that, modulated where asked, in `dtype`: what the next branch begins with. */
 export function addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
   const { x, branch } = stream;
-  if (!onCpu(x)) return plain.addNorm(stream, modulation, eps, dtype);
+  const width = x.size(-1);
+  if (!onCpu(x) && !(x.dtype === 'float32' && width <= WIDEST && onCuda(x, width))) return plain.addNorm(stream, modulation, eps, dtype);
   return ADD_NORM.many(
     ...([h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift)] as const),
     ...[optional(modulation?.scale), eps, dtypeCode(dtype)],
@@ -46,7 +60,7 @@ export const settled = (stream: Stream): Tensor => plain.add(stream);
 
 /** silu(u) w, where u and w are the halves of the last dimension: (..., 2F) -> (..., F). Shazeer, arXiv 2002.05202. */
 export function swiglu(x: Tensor): Tensor {
-  return onCpu(x) ? SWIGLU.one(h(x)) : plain.swiglu(x);
+  return onCpu(x) || onCuda(x, x.size(-1) / 2) ? SWIGLU.one(h(x)) : plain.swiglu(x);
 }
 
 /** What turns and scales queries and keys. */

@@ -1,0 +1,119 @@
+// The kernels of a block against their formulas in double precision.
+#include "emulate.h"
+
+#include "../../native/kernels/cuda/block.cu"
+
+namespace {
+
+using Values = std::vector<double>;
+
+template <typename T>
+struct Kind;
+template <>
+struct Kind<float> {
+  static constexpr double tolerance = 1e-6;
+};
+template <>
+struct Kind<uint16_t> {
+  static constexpr double tolerance = 4e-3;
+};
+
+template <typename T>
+Values stored(const Values& values) { return std::is_same_v<T, uint16_t> ? emulated::rounded(values) : values; }
+
+// One case of add_norm and its gradient, with or without branch and modulation.
+template <typename Y, typename O, int K>
+void add_norms(const std::string& name, int B, int N, int d, bool branch, bool modulation) {
+  const int rows = 2, forward_warps = 2, warps = 4, padded = d + 8;  // vectors lie further apart than they are long
+  const float eps = 1e-6f;
+  const size_t size = size_t(B) * N * d;
+  const Values x = emulated::normal(size, 1), y = stored<Y>(emulated::normal(size, 2)), dx1 = emulated::normal(size, 3), dn = stored<O>(emulated::normal(size, 4)),
+               gate = emulated::normal(B * padded, 5), shift = emulated::normal(B * padded, 6), scale = emulated::normal(B * padded, 7);
+  Values x1(size), n(size), dx(size), dy(size), dgate(B * d), dshift(B * d), dscale(B * d);
+  for (int row = 0; row < B * N; row++) {
+    const int p = row / N;
+    double squares = 0, along = 0;
+    for (int i = 0; i < d; i++) {
+      const size_t at = size_t(row) * d + i;
+      x1[at] = static_cast<float>(x[at] + (branch ? (1 + gate[p * padded + i]) * y[at] : 0));
+      squares += x1[at] * x1[at];
+    }
+    const double root = 1 / std::sqrt(squares / d + eps);
+    auto factor = [&](int i) { return modulation ? 1 + scale[p * padded + i] : 1; };
+    for (int i = 0; i < d; i++) {
+      const size_t at = size_t(row) * d + i;
+      n[at] = x1[at] * root * factor(i) + (modulation ? shift[p * padded + i] : 0);
+      along += dn[at] * factor(i) * x1[at] * root;
+      dshift[p * d + i] += dn[at];
+      dscale[p * d + i] += dn[at] * x1[at] * root;
+    }
+    for (int i = 0; i < d; i++) {
+      const size_t at = size_t(row) * d + i;
+      dx[at] = dx1[at] + root * (dn[at] * factor(i) - x1[at] * root * along / d);
+      dy[at] = (1 + gate[p * padded + i]) * dx[at];
+      dgate[p * d + i] += dx[at] * y[at];
+    }
+  }
+  emulated::Buffer<float> from(size), gates(B * padded), shifts(B * padded), scales(B * padded), sum(size), up1(size), to(size);
+  emulated::Buffer<Y> branches(size), to_branch(size);
+  emulated::Buffer<O> result(size), up(size);
+  from.fill(x), gates.fill(gate), shifts.fill(shift), scales.fill(scale), up1.fill(dx1), branches.fill(y), up.fill(dn);
+  const float *g = branch ? gates.data() : nullptr, *h = modulation ? shifts.data() : nullptr, *s = modulation ? scales.data() : nullptr;
+  const Y* b = branch ? branches.data() : nullptr;
+  float* stream = branch ? sum.data() : from.data();
+  emulated::launch({unsigned((N + forward_warps * rows - 1) / (forward_warps * rows)), unsigned(B)}, 32 * forward_warps, 0,
+                   [&] { add_norm<Y, O, K>(from.data(), g, padded, b, h, padded, s, padded, stream, result.data(), N, d, eps, rows); });
+  emulated::expect_near(name + " n", result.values(), n, Kind<O>::tolerance);
+  if (branch) emulated::expect_near(name + " x1", sum.values(), x1, 1e-6);
+  const unsigned tiles = (N + warps * rows - 1) / (warps * rows);
+  emulated::Buffer<float> sums(size_t(B) * tiles * 3 * d);
+  emulated::launch({tiles, unsigned(B)}, 32 * warps, (d + 255) / 256 * 256 * 4, [&] {
+    add_norm_gradient<Y, O, K>(stream, g, padded, b, s, padded, up1.data(), up.data(), to.data(), to_branch.data(), sums.data(), N, d, eps, rows);
+  });
+  emulated::expect_near(name + " dx", to.values(), dx, 2e-6);
+  Values total[3] = {Values(B * d), Values(B * d), Values(B * d)};
+  for (size_t at = 0; at < sums.size(); at++) total[at / d % 3][at / d / 3 / tiles * d + at % d] += sums.at(at);
+  if (branch) {
+    emulated::expect_near(name + " dy", to_branch.values(), dy, Kind<Y>::tolerance);
+    emulated::expect_near(name + " dgate", total[0], dgate, 2e-6);
+  }
+  if (modulation) {
+    emulated::expect_near(name + " dshift", total[1], dshift, 2e-6);
+    emulated::expect_near(name + " dscale", total[2], dscale, 2e-6);
+  }
+}
+
+template <typename S>
+void swiglus(const std::string& name, int rows, int F) {
+  const Values h = stored<S>(emulated::normal(size_t(rows) * 2 * F, 8, 2)), g = stored<S>(emulated::normal(size_t(rows) * F, 9));
+  Values out(size_t(rows) * F), dh(size_t(rows) * 2 * F);
+  for (int at = 0; at < rows * F; at++) {
+    const int u_at = at / F * 2 * F + at % F;
+    const double u = h[u_at], w = h[u_at + F], sigmoid = 1 / (1 + std::exp(-u));
+    out[at] = u * sigmoid * w;
+    dh[u_at] = g[at] * w * sigmoid * (1 + u * (1 - sigmoid));
+    dh[u_at + F] = g[at] * u * sigmoid;
+  }
+  emulated::Buffer<S> from(h.size()), up(g.size()), to(out.size()), back(h.size());
+  from.fill(h), up.fill(g);
+  const unsigned chunks = rows * F / 8;
+  emulated::launch({2}, 64, 0, [&] { swiglu(from.data(), to.data(), chunks, F); });
+  emulated::expect_near(name, to.values(), out, Kind<S>::tolerance);
+  emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), chunks, F); });
+  emulated::expect_near(name + " gradient", back.values(), dh, Kind<S>::tolerance);
+}
+
+}  // namespace
+
+int main() {
+  for (int choice = 0; choice < 4; choice++) {
+    const bool branch = choice & 1, modulation = choice & 2;
+    const std::string with = std::string(branch ? " branch" : "") + (modulation ? " modulation" : "");
+    add_norms<float, float, 1>("float32, width 8" + with, 2, 3, 8, branch, modulation);
+    add_norms<uint16_t, uint16_t, 2>("bfloat16, width 264" + with, 2, 17, 264, branch, modulation);
+    add_norms<uint16_t, float, 3>("bfloat16 to float32, width 768" + with, 1, 5, 768, branch, modulation);
+  }
+  swiglus<float>("swiglu, float32", 3, 8);
+  swiglus<uint16_t>("swiglu, bfloat16", 37, 40);
+  return emulated::finish();
+}
