@@ -150,6 +150,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> split_heads(const at::Tensor& qkv
   for (const auto* wide : {&q_norm, &k_norm, &sine}) {
     TORCH_CHECK(wide->scalar_type() == cosine.scalar_type(), "split_heads: norms, cos and sin must be of one dtype");
   }
+  for (const auto* given : {&qkv, &q_norm, &k_norm, &cosine, &sine}) TORCH_CHECK(given->is_cpu(), "split_heads: runs on the CPU, found a tensor on ", given->device());
   auto out = SplitHeads::apply(qkv, heads, q_norm.contiguous(), k_norm.contiguous(), cosine.contiguous(), sine.contiguous(), eps);
   return {out[0], out[1], out[2]};
 }
@@ -350,6 +351,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
               ", ", k.sizes(), " and ", v.sizes());
   TORCH_CHECK(q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type(), "attention: q, k and v must be of one dtype, found ",
               q.scalar_type(), ", ", k.scalar_type(), " and ", v.scalar_type());
+  for (const auto* given : {&q, &k, &v}) TORCH_CHECK(given->is_cpu(), "attention: runs on the CPU, found a tensor on ", given->device());
   return Attention::apply(q, k, v);
 }
 

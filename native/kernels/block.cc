@@ -22,10 +22,14 @@ template <typename T>
 PerPicture<T> per_picture(const at::Tensor& tensor) {
   return tensor.defined() ? PerPicture<T>{data<T>(tensor), tensor.stride(0)} : PerPicture<T>{nullptr, 0};
 }
+void check_device(const char* name, const char* what, const at::Tensor& x, const at::Tensor& given) {
+  TORCH_CHECK(given.device() == x.device(), name, ": ", what, " is on ", given.device(), ", x on ", x.device());
+}
 at::Tensor check_per_picture(const char* name, const char* what, const at::Tensor& x, const at::Tensor& given) {
   TORCH_CHECK(given.dim() == 2 && given.size(0) == x.size(0) && given.size(1) == x.size(2), name, ": ", what, " must be (",
               x.size(0), ", ", x.size(2), "), found ", given.sizes());
   TORCH_CHECK(given.scalar_type() == x.scalar_type(), name, ": ", what, " is ", given.scalar_type(), ", expected ", x.scalar_type());
+  check_device(name, what, x, given);
   return given.stride(1) == 1 ? given : given.contiguous();
 }
 
@@ -193,9 +197,13 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
 std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
                                             const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, at::ScalarType dtype) {
   TORCH_CHECK(x.dim() == 3, "add_norm: x must be (B, N, d), found ", x.sizes());
+  TORCH_CHECK(x.is_cpu() || x.is_cuda(), "add_norm: runs on the CPU and on CUDA, found a tensor on ", x.device());
   TORCH_CHECK(bool(gate) == bool(y), "add_norm: a branch has both, gate and y");
   TORCH_CHECK(bool(shift) == bool(scale), "add_norm: a modulation has both, shift and scale");
-  if (y) TORCH_CHECK(x.sizes() == y->sizes(), "add_norm: x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y->sizes());
+  if (y) {
+    TORCH_CHECK(x.sizes() == y->sizes(), "add_norm: x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y->sizes());
+    check_device("add_norm", "y", x, *y);
+  }
   auto checked = [&](const char* what, const Optional<at::Tensor>& given) {
     return given ? Optional<at::Tensor>(check_per_picture("add_norm", what, x, *given)) : given;
   };
@@ -269,6 +277,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
 };
 
 at::Tensor swiglu(const at::Tensor& h) {
+  TORCH_CHECK(h.is_cpu() || h.is_cuda(), "swiglu: runs on the CPU and on CUDA, found a tensor on ", h.device());
   TORCH_CHECK(h.dim() > 0 && h.size(-1) > 0 && h.size(-1) % 2 == 0, "swiglu: the last dimension must be even and not 0, found ", h.sizes());
   return SwiGlu::apply(h);
 }

@@ -88,7 +88,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   return onCpu(q) ? ATTENTION.one(h(q), h(k), h(v)) : plain.attention(q, k, v);
 }
 
-/** What attention makes of qkv (B, N, 3 h D): splitHeads, then attention; (B, N, h D). */
+/** What attention makes of qkv (B, N, 3 h D): splitHeads, then attention; (B, N, h D). On CUDA one operator, where its shapes fit. */
 export function qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): Tensor {
   return attention(...splitHeads(qkv, heads, norms, eps));
 }
@@ -128,5 +128,9 @@ export const plain = {
 
   attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
     return scaledDotProductAttention(q, k, v).transpose(1, 2).flatten(2);
+  },
+
+  qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): Tensor {
+    return plain.attention(...plain.splitHeads(qkv, heads, norms, eps));
   },
 };

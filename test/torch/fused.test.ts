@@ -18,6 +18,7 @@ import {
   tensor,
   zeros,
 } from '../../src/torch/index.js';
+import { drawFrom, leavesOn, same } from './fused-compare.js';
 
 const EPS = 1e-6;
 /** Of the residual stream, of what the matrices multiply, and how far results may be apart, relative to their norm. */
@@ -27,44 +28,7 @@ const TYPES = [
   { wide: 'float32', narrow: 'bfloat16', tolerance: 1.2e-2 },
 ] as const;
 
-let drawn = 0;
-function leaf(dtype: DType, ...shape: number[]): Tensor {
-  const values = randn({ lo: drawn++, hi: 0 }, 0, [1, ...shape], { dtype: 'float64' });
-  return values
-    .view(...shape)
-    .to({ dtype })
-    .detach()
-    .requiresGrad_(true);
-}
-
-type Result = readonly Tensor[];
-const wide = (x: Tensor): Tensor => x.detach().to({ dtype: 'float64' });
-
-function near(actual: Tensor, expected: Tensor, tolerance: number, what: string): void {
-  assert.deepEqual(actual.shape, expected.shape, `${what}: shape`);
-  assert.equal(actual.dtype, expected.dtype, `${what}: dtype`);
-  const error = Number(wide(actual).sub(wide(expected)).norm().item()) / Math.max(1e-6, Number(wide(expected).norm().item()));
-  assert.ok(error <= tolerance, `${what}: relative error ${error.toExponential(2)} is over ${tolerance}`);
-}
-
-/** The operator and its composition on the same leaves: values, then gradients of a projection that weighs every element differently. */
-function same(
-  fused: (...leaves: Tensor[]) => Result,
-  composed: (...leaves: Tensor[]) => Result,
-  leaves: Tensor[],
-  tolerance: number,
-): void {
-  const [actual, expected] = [fused(...leaves), composed(...leaves)];
-  assert.equal(actual.length, expected.length);
-  actual.forEach((value, i) => {
-    near(value, expected[i] as Tensor, tolerance, `result ${i}`);
-  });
-  const up = expected.map((value) => leaf(value.dtype, ...value.shape).detach());
-  const [mine, theirs] = [actual, expected].map((results) => grad(results, leaves, up)) as [Tensor[], Tensor[]];
-  leaves.forEach((_, i) => {
-    near(mine[i] as Tensor, theirs[i] as Tensor, tolerance, `gradient of input ${i}`);
-  });
-}
+const leaf = leavesOn('cpu');
 
 for (const { wide: w, narrow, tolerance } of TYPES) {
   describe(`${w} and ${narrow}`, () => {
@@ -196,7 +160,7 @@ test('large, small and not finite numbers', () =>
 test('one thread or two: the same bits', () => {
   const make = (): number[] =>
     scope(() => {
-      drawn = 1000;
+      drawFrom(1000);
       const [x, row, qkv] = [leaf('float32', 9, 40, 48), leaf('float32', 9, 48), leaf('float32', 9, 40, 144)];
       const norms = {
         q: ones([16]).requiresGrad_(true),

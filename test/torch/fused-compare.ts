@@ -1,0 +1,50 @@
+/** A fused operator held against its composition. */
+import assert from 'node:assert/strict';
+import { type Device, type DType, grad, randn, type Tensor } from '../../src/torch/index.js';
+
+let drawn = 0;
+/** The next leaves have the numbers that they had when this was called with the same argument. */
+export function drawFrom(number: number): void {
+  drawn = number;
+}
+
+/** Leaves of normal numbers, each with others. */
+export const leavesOn =
+  (device: Device) =>
+  (dtype: DType, ...shape: number[]): Tensor => {
+    const values = randn({ lo: drawn++, hi: 0 }, 0, [1, ...shape], { dtype: 'float64' });
+    return values
+      .view(...shape)
+      .to({ dtype, device })
+      .detach()
+      .requiresGrad_(true);
+  };
+
+export type Result = readonly Tensor[];
+const wide = (x: Tensor): Tensor => x.detach().to({ dtype: 'float64' });
+
+export function near(actual: Tensor, expected: Tensor, tolerance: number, what: string): void {
+  assert.deepEqual(actual.shape, expected.shape, `${what}: shape`);
+  assert.equal(actual.dtype, expected.dtype, `${what}: dtype`);
+  const error = Number(wide(actual).sub(wide(expected)).norm().item()) / Math.max(1e-6, Number(wide(expected).norm().item()));
+  assert.ok(error <= tolerance, `${what}: relative error ${error.toExponential(2)} is over ${tolerance}`);
+}
+
+/** The operator and its composition on the same leaves: values, then gradients of a projection that weighs every element differently. */
+export function same(
+  fused: (...leaves: Tensor[]) => Result,
+  composed: (...leaves: Tensor[]) => Result,
+  leaves: Tensor[],
+  tolerance: number,
+): void {
+  const [actual, expected] = [fused(...leaves), composed(...leaves)];
+  assert.equal(actual.length, expected.length);
+  actual.forEach((value, i) => {
+    near(value, expected[i] as Tensor, tolerance, `result ${i}`);
+  });
+  const up = expected.map((value) => leavesOn(value.device)(value.dtype, ...value.shape).detach());
+  const [mine, theirs] = [actual, expected].map((results) => grad(results, leaves, up)) as [Tensor[], Tensor[]];
+  leaves.forEach((_, i) => {
+    near(mine[i] as Tensor, theirs[i] as Tensor, tolerance, `gradient of input ${i}`);
+  });
+}
