@@ -5,8 +5,8 @@
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -220,37 +220,50 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
     throw new BuildError(`the C++ compiler '${compiler}' was not found: install g++ (Debian, Ubuntu: apt-get install g++), or set CXX`);
   });
   log(`building the engine for libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''} of ${libtorch.source}`);
-  await mkdir(join(root, 'build'), { recursive: true });
-  // Names of this process alone: two builds at once do twice the work, and both addons are whole.
-  const objects = await mkdtemp(join(tmpdir(), 'dsd-build-'));
+  const objects = join(root, 'build', 'objects');
+  await mkdir(objects, { recursive: true });
+  // A name of this process alone: two builds at once do twice the work, and both addons are whole.
   const made = `${path}.${process.pid}.new`;
   try {
-    const compiled = await compileAll({ sources: files.filter((file) => file.endsWith('.cc')), compiler, flags, objects, log });
+    const compiled = await compileAll({ files, compiler, flags, objects, log });
     await compile(compiler, [...first, ...linkFlags(libtorch), ...compiled, ...libraryFlags(libtorch), '-o', made], 'the addon (linking)');
     await rm(stampPath, { force: true });
     await rename(made, path);
     await writeFile(stampPath, stamp);
+    await removeStale(objects, compiled);
   } finally {
-    await rm(objects, { recursive: true, force: true });
     await rm(made, { force: true });
   }
   log(`built ${relative(root, path)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return { built: true, path };
 }
 
-/** As many at a time as there are cores; the objects' files. */
-async function compileAll({ sources, compiler, flags, objects, log }) {
-  const compiled = sources.map((file) => join(objects, `${relative('native', file).replaceAll('/', '_')}.o`));
+/** As many at a time as there are cores; the objects' files. What has been compiled from the same before is taken. */
+async function compileAll({ files, compiler, flags, objects, log }) {
+  const sources = files.filter((file) => file.endsWith('.cc'));
+  const texts = new Map(await Promise.all(files.map(async (file) => [file, await readFile(join(root, file), 'utf8')])));
+  const compiled = sources.map((file) => {
+    // Every header counts for every source; the kernels' texts only where they are embedded.
+    const embeds = texts.get(file).includes('DSD_CUDA_SOURCES');
+    const parts = files.filter((other) => other === file || other.endsWith('.h') || (embeds && other.endsWith('.cu')));
+    const hash = createHash('sha256').update(JSON.stringify([compiler, flags, process.arch]));
+    for (const part of parts) hash.update(part).update(texts.get(part));
+    return join(objects, `${relative('native', file).replaceAll('/', '_')}-${hash.digest('hex').slice(0, 24)}.o`);
+  });
   let next = 0;
   const worker = async () => {
     while (next < sources.length) {
       const i = next++;
+      if (existsSync(compiled[i])) continue;
       const begun = performance.now();
       const level = sources[i].includes('kernels') ? '-O3' : '-O2';
+      const part = `${compiled[i]}.${process.pid}.new`;
       try {
-        await compile(compiler, [...flags, level, '-c', join(root, sources[i]), '-o', compiled[i]], sources[i]);
+        await compile(compiler, [...flags, level, '-c', join(root, sources[i]), '-o', part], sources[i]);
+        await rename(part, compiled[i]);
       } catch (error) {
         next = sources.length;
+        await rm(part, { force: true });
         throw error;
       }
       log(`  compiled ${sources[i]} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
@@ -258,6 +271,15 @@ async function compileAll({ sources, compiler, flags, objects, log }) {
   };
   await Promise.all(Array.from({ length: Math.min(sources.length, availableParallelism()) }, worker));
   return compiled;
+}
+
+/** Objects of other sources or flags; those of the last hour may be another build's that is still at work. */
+async function removeStale(objects, used) {
+  for (const name of await readdir(objects)) {
+    const file = join(objects, name);
+    const { mtimeMs } = await stat(file).catch(() => ({ mtimeMs: Date.now() }));
+    if (!used.includes(file) && mtimeMs < Date.now() - 3_600_000) await rm(file, { force: true });
+  }
 }
 
 // Not linked with -fopenmp: PyTorch's wheels bring an OpenMP of their own, and two in one process fight for the cores.

@@ -17,13 +17,20 @@ namespace {
 
 // A kernel's row lies in the registers of a warp.
 constexpr int64_t widest = 1024;
-const char* const add_norm_kernels[3][4] = {{"dsd_add_norm_ff_1", "dsd_add_norm_ff_2", "dsd_add_norm_ff_3", "dsd_add_norm_ff_4"},
-                                            {"dsd_add_norm_bb_1", "dsd_add_norm_bb_2", "dsd_add_norm_bb_3", "dsd_add_norm_bb_4"},
-                                            {"dsd_add_norm_bf_1", "dsd_add_norm_bf_2", "dsd_add_norm_bf_3", "dsd_add_norm_bf_4"}};
-const char* const gradient_kernels[3][4] = {
-    {"dsd_add_norm_gradient_ff_1", "dsd_add_norm_gradient_ff_2", "dsd_add_norm_gradient_ff_3", "dsd_add_norm_gradient_ff_4"},
-    {"dsd_add_norm_gradient_bb_1", "dsd_add_norm_gradient_bb_2", "dsd_add_norm_gradient_bb_3", "dsd_add_norm_gradient_bb_4"},
-    {"dsd_add_norm_gradient_bf_1", "dsd_add_norm_gradient_bf_2", "dsd_add_norm_gradient_bf_3", "dsd_add_norm_gradient_bf_4"}};
+// By the types of stream, branch and result, then by how many chunks of a row a lane has.
+using Names = const char* const[5][4];
+Names add_norm_kernels = {
+    {"dsd_add_norm_fff_1", "dsd_add_norm_fff_2", "dsd_add_norm_fff_3", "dsd_add_norm_fff_4"},
+    {"dsd_add_norm_fbb_1", "dsd_add_norm_fbb_2", "dsd_add_norm_fbb_3", "dsd_add_norm_fbb_4"},
+    {"dsd_add_norm_fbf_1", "dsd_add_norm_fbf_2", "dsd_add_norm_fbf_3", "dsd_add_norm_fbf_4"},
+    {"dsd_add_norm_bbb_1", "dsd_add_norm_bbb_2", "dsd_add_norm_bbb_3", "dsd_add_norm_bbb_4"},
+    {"dsd_add_norm_bbf_1", "dsd_add_norm_bbf_2", "dsd_add_norm_bbf_3", "dsd_add_norm_bbf_4"}};
+Names gradient_kernels = {
+    {"dsd_add_norm_gradient_fff_1", "dsd_add_norm_gradient_fff_2", "dsd_add_norm_gradient_fff_3", "dsd_add_norm_gradient_fff_4"},
+    {"dsd_add_norm_gradient_fbb_1", "dsd_add_norm_gradient_fbb_2", "dsd_add_norm_gradient_fbb_3", "dsd_add_norm_gradient_fbb_4"},
+    {"dsd_add_norm_gradient_fbf_1", "dsd_add_norm_gradient_fbf_2", "dsd_add_norm_gradient_fbf_3", "dsd_add_norm_gradient_fbf_4"},
+    {"dsd_add_norm_gradient_bbb_1", "dsd_add_norm_gradient_bbb_2", "dsd_add_norm_gradient_bbb_3", "dsd_add_norm_gradient_bbb_4"},
+    {"dsd_add_norm_gradient_bbf_1", "dsd_add_norm_gradient_bbf_2", "dsd_add_norm_gradient_bbf_3", "dsd_add_norm_gradient_bbf_4"}};
 
 bool is_aligned(const at::Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0; }
 
@@ -46,17 +53,20 @@ struct PerPicture {
 
 void* data(const at::Tensor& tensor) { return tensor.defined() ? tensor.data_ptr() : nullptr; }
 
-// Which of the kernels: by the types of branch and result, and by how many chunks of a row a lane has.
-const char* kernel_for(const char* const (&kernels)[3][4], const at::Tensor& x, const at::Tensor& y, const at::Tensor& n) {
-  TORCH_CHECK(x.scalar_type() == at::kFloat, "add_norm: on CUDA the stream is float32, found ", x.scalar_type());
-  bool narrow = y.defined() && y.scalar_type() == at::kBFloat16, result = n.scalar_type() == at::kBFloat16;
-  for (const at::Tensor& each : {y, n}) {
-    if (each.defined()) TORCH_CHECK(each.scalar_type() == at::kBFloat16 || each.scalar_type() == at::kFloat, "add_norm: on CUDA branch and result are float32 or bfloat16, found ", each.scalar_type());
+const char* kernel_for(Names& names, const at::Tensor& x, const at::Tensor& y, const at::Tensor& n) {
+  for (const at::Tensor& each : {x, y, n}) {
+    if (each.defined()) {
+      TORCH_CHECK(each.scalar_type() == at::kBFloat16 || each.scalar_type() == at::kFloat, "add_norm: on CUDA it takes float32 and bfloat16, found ",
+                  each.scalar_type());
+    }
   }
-  TORCH_CHECK(!y.defined() || narrow || !result, "add_norm: the result is of the stream's type or of the branch's, found ", n.scalar_type());
+  auto is_narrow = [](const at::Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; };
+  bool stream = is_narrow(x), result = is_narrow(n), branch = y.defined() ? is_narrow(y) : stream || result;
+  TORCH_CHECK(branch || (!stream && !result), "add_norm: a float32 branch needs a float32 stream and result, found ", x.scalar_type(), " and ",
+              n.scalar_type());
   int64_t d = x.size(2);
   TORCH_CHECK(d % 8 == 0 && d > 0 && d <= widest, "add_norm: on CUDA the width must be a multiple of 8 up to ", widest, ", found ", d);
-  return kernels[result ? 1 : narrow ? 2 : 0][(d - 1) / 256];
+  return names[!branch ? 0 : (stream ? 3 : 1) + (result ? 0 : 1)][(d - 1) / 256];
 }
 
 }  // namespace
@@ -83,7 +93,7 @@ void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const 
   int B = static_cast<int>(x1.size(0)), N = static_cast<int>(x1.size(1)), d = static_cast<int>(x1.size(2)), rows = 8;
   // Small blocks: a thread holds many numbers, and more of them fit onto a multiprocessor.
   unsigned threads = 128, tiles = static_cast<unsigned>((N + 4 * rows - 1) / (4 * rows));
-  auto sums = at::empty({B, static_cast<int64_t>(tiles), 3, d}, x1.options());
+  auto sums = at::empty({B, static_cast<int64_t>(tiles), 3, d}, x1.options().dtype(at::kFloat));
   if (x1.numel() > 0) {
     for (const at::Tensor& each : {x1, y, dx1, dn, dx, dy}) {
       if (each.defined()) check("add_norm", each);

@@ -1,8 +1,8 @@
 // The element-wise parts of a transformer block, each in one pass over memory: dsd::add_norm and swiglu (attention.cc has the rest). Here on the
 // CPU, in block-cuda.cc on CUDA; src/torch/fused.ts has the same as compositions, for what neither takes and for the tests.
 //
-// `wide` is the type of the residual stream, float32 or float64, in which all is computed; `narrow` that of the matrix products, which is the
-// same or bfloat16. Sums over tokens and heads are made picture by picture, so that no result depends on the number of threads.
+// `wide` is the type in which all is computed, float32 or float64, and on the CPU that of the residual stream; `narrow` that of the matrix products,
+// which is the same or bfloat16. Sums over tokens and heads are made picture by picture, so that no result depends on the number of threads.
 #include "block.h"
 #include "rows.h"
 
@@ -28,7 +28,7 @@ void check_device(const char* name, const char* what, const at::Tensor& x, const
 at::Tensor check_per_picture(const char* name, const char* what, const at::Tensor& x, const at::Tensor& given) {
   TORCH_CHECK(given.dim() == 2 && given.size(0) == x.size(0) && given.size(1) == x.size(2), name, ": ", what, " must be (",
               x.size(0), ", ", x.size(2), "), found ", given.sizes());
-  TORCH_CHECK(given.scalar_type() == x.scalar_type(), name, ": ", what, " is ", given.scalar_type(), ", expected ", x.scalar_type());
+  TORCH_CHECK(given.scalar_type() == wide_of(x.scalar_type()), name, ": ", what, " is ", given.scalar_type(), ", expected ", wide_of(x.scalar_type()));
   check_device(name, what, x, given);
   return given.stride(1) == 1 ? given : given.contiguous();
 }

@@ -105,7 +105,7 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
 }
 
 /**
- * One block, from stream to stream (B, N, d), float32 or wider; modulation (B, 6, d). A branch is added to the stream where the next norm reads
+ * One block, from stream to stream (B, N, d); modulation (B, 6, d), float32 or wider. A branch is added to the stream where the next norm reads
  * it, in one pass over memory. Whatever is put between these lines just works, in as many passes as it has operators.
  */
 export function block(w: BlockWeights, heads: number, stream: Stream, modulation: Tensor, turn: Rotary): Stream {
@@ -150,8 +150,10 @@ export function trunk(weights: Weights, config: ModelConfig, inputs: readonly Tr
     )
     .add(role); // (B, d)
   const modulation = project(w.linear('modulation'), condition.silu()).view(-1, 6, config.width); // (B, 6, d)
-  // The residual stream stays in the weights' wide type.
-  const first: Stream = { x: joined(({ h }) => h).to({ dtype: condition.dtype }) };
+  const wide = condition.dtype;
+  // The residual stream is wide on the CPU. A GPU's passes over it do nothing but move bytes: there it is stored as what the matrices multiply in.
+  const narrow = blockWeights(w, 0).qkv.weight.dtype;
+  const first: Stream = { x: joined(({ h }) => h).to({ dtype: condition.device === 'cpu' ? wide : narrow }) };
   let stream = first;
   const taps = new Map<number, Tensor>();
   const isTap = ({ x }: Stream): boolean => [...taps.values()].includes(x);
@@ -166,10 +168,10 @@ export function trunk(weights: Weights, config: ModelConfig, inputs: readonly Tr
     stream = { x: tap };
     taps.set(i + 1, tap);
   }
-  const [, tokens] = addNorm(stream, undefined, EPSILON, condition.dtype);
+  const [, tokens] = addNorm(stream, undefined, EPSILON, wide);
   return inputs.map(({ tapAfter }, i) => {
     const tap = tapAfter === undefined ? undefined : taps.get(tapAfter);
-    return { tokens: own(tokens, i), ...(tap ? { tap: own(tap, i) } : {}) };
+    return { tokens: own(tokens, i), ...(tap ? { tap: own(tap, i).to({ dtype: wide }) } : {}) };
   });
 }
 

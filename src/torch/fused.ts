@@ -32,7 +32,10 @@ function onCuda(x: Tensor, width: number): boolean {
 /** The widest stream that addNorm takes on CUDA, where a row lies in the registers of a warp. */
 const WIDEST = 1024;
 
-/** The residual stream: x (B, N, d) and, where a branch is still to be added to it, x + (1 + gate) y with gate (B, d) and y (B, N, d) in any precision. */
+/**
+ * The residual stream: x (B, N, d) and, where a branch is still to be added to it, x + (1 + gate) y with gate (B, d) and y (B, N, d) in any precision.
+ * On CUDA x may be bfloat16 too.
+ */
 export interface Stream {
   readonly x: Tensor;
   readonly branch?: { readonly gate: Tensor; readonly y: Tensor };
@@ -48,7 +51,7 @@ export interface Modulation {
 export function addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
   const { x, branch } = stream;
   const width = x.size(-1);
-  if (!onCpu(x) && !(x.dtype === 'float32' && width <= WIDEST && onCuda(x, width))) return plain.addNorm(stream, modulation, eps, dtype);
+  if (!onCpu(x) && !(width <= WIDEST && onCuda(x, width))) return plain.addNorm(stream, modulation, eps, dtype);
   return ADD_NORM.many(
     ...([h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift)] as const),
     ...[optional(modulation?.scale), eps, dtypeCode(dtype)],
@@ -96,12 +99,12 @@ export function qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: 
 /** The same as compositions. */
 export const plain = {
   add({ x, branch }: Stream): Tensor {
-    return branch ? addcmul(x, branch.gate.add(1).unsqueeze(1), branch.y) : x;
+    return branch ? addcmul(x, branch.gate.add(1).unsqueeze(1), branch.y).to({ dtype: x.dtype }) : x;
   },
 
   addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
     const x = plain.add(stream);
-    const normed = rmsNorm(x, undefined, eps);
+    const normed = rmsNorm(x.dtype === 'bfloat16' ? x.to({ dtype: 'float32' }) : x, undefined, eps);
     if (!modulation) return [x, normed.to({ dtype })];
     const { shift, scale } = modulation;
     return [x, addcmul(shift.unsqueeze(1), normed, scale.add(1).unsqueeze(1)).to({ dtype })];

@@ -34,7 +34,13 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
       test(`addNorm, ${[B, N, d]} in ${narrow}`, () =>
         scope(() => {
           const leaves = [leaf('float32', B, N, d), leaf('float32', B, d), leaf(narrow, B, N, d), leaf('float32', B, 6, d)];
-          for (const dtype of [narrow, 'float32'] as const) {
+          for (const [stream, dtype] of [
+            ['float32', narrow],
+            ['float32', 'float32'],
+            [narrow, narrow],
+            [narrow, 'float32'],
+          ] as const) {
+            leaves[0] = leaf(stream, B, N, d);
             const whole =
               (of: typeof addNorm) =>
               (...[x, gate, y, m]: Tensor[]) => {

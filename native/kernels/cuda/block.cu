@@ -39,6 +39,17 @@ static __device__ void store8(bf16* to, const float* from) {
                                              rounded_pair(from[6], from[7]));
 }
 
+// What is read again of what was written.
+static __device__ void as_stored(const float*, float*) {}
+static __device__ void as_stored(const bf16*, float* values) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const unsigned pair = rounded_pair(values[2 * i], values[2 * i + 1]);
+    values[2 * i] = __uint_as_float(pair << 16);
+    values[2 * i + 1] = __uint_as_float(pair & 0xffff0000u);
+  }
+}
+
 // The same sum in every lane.
 static __device__ float warp_sum(float x) {
 #pragma unroll
@@ -49,10 +60,10 @@ static __device__ float warp_sum(float x) {
 // --- add_norm: a warp takes `rows` rows of a picture one after another, a lane chunks lane, lane + 32, ... of a row, K at most.
 // blockIdx.x: which rows; blockIdx.y: picture. Vectors of a picture lie `*_stride` apart. Null: y no branch, scale no modulation.
 
-template <typename Y, typename O, int K>
-static __device__ void add_norm(const float* DSD_RESTRICT x, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
+template <typename X, typename Y, typename O, int K>
+static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
                                 const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
-                                float* DSD_RESTRICT x1, O* DSD_RESTRICT n, int N, int d, float eps, int rows) {
+                                X* DSD_RESTRICT x1, O* DSD_RESTRICT n, int N, int d, float eps, int rows) {
   const int lane = threadIdx.x % 32, picture = blockIdx.y;
   const int begin = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * rows, end = min(begin + rows, N);
   for (int row = begin; row < end; row++) {
@@ -70,6 +81,7 @@ static __device__ void add_norm(const float* DSD_RESTRICT x, const float* DSD_RE
 #pragma unroll
         for (int i = 0; i < 8; i++) v[k][i] += (1 + factor[i]) * branch[i];
         store8(x1 + at + c, v[k]);
+        as_stored(x1, v[k]);
       }
 #pragma unroll
       for (int i = 0; i < 8; i++) squares += v[k][i] * v[k][i];
@@ -95,10 +107,10 @@ static __device__ void add_norm(const float* DSD_RESTRICT x, const float* DSD_RE
 }
 
 // Gradients; a block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
-template <typename Y, typename O, int K>
-static __device__ void add_norm_gradient(const float* DSD_RESTRICT x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
-                                         const float* DSD_RESTRICT scale, long long scale_stride, const float* DSD_RESTRICT dx1, const O* DSD_RESTRICT dn,
-                                         float* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
+template <typename X, typename Y, typename O, int K>
+static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
+                                         const float* DSD_RESTRICT scale, long long scale_stride, const X* DSD_RESTRICT dx1, const O* DSD_RESTRICT dn,
+                                         X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
   DSD_SHARED(memory);
   float* shared = reinterpret_cast<float*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, picture = blockIdx.y;
@@ -181,22 +193,24 @@ static __device__ void add_norm_gradient(const float* DSD_RESTRICT x1, const flo
   }
 }
 
-#define DSD_ADD_NORM(name, Y, O, K)                                                                                                                 \
-  extern "C" __global__ void dsd_add_norm_##name##_##K(const float* x, const float* gate, long long gate_stride, const Y* y, const float* shift,    \
-                                                       long long shift_stride, const float* scale, long long scale_stride, float* x1, O* n, int N,  \
+#define DSD_ADD_NORM(name, X, Y, O, K)                                                                                                               \
+  extern "C" __global__ void dsd_add_norm_##name##_##K(const X* x, const float* gate, long long gate_stride, const Y* y, const float* shift,        \
+                                                       long long shift_stride, const float* scale, long long scale_stride, X* x1, O* n, int N,      \
                                                        int d, float eps, int rows) {                                                                \
-    add_norm<Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                   \
+    add_norm<X, Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                \
   }                                                                                                                                                 \
-  extern "C" __global__ void dsd_add_norm_gradient_##name##_##K(const float* x1, const float* gate, long long gate_stride, const Y* y,              \
-                                                                const float* scale, long long scale_stride, const float* dx1, const O* dn,          \
-                                                                float* dx, Y* dy, float* sums, int N, int d, float eps, int rows) {                 \
-    add_norm_gradient<Y, O, K>(x1, gate, gate_stride, y, scale, scale_stride, dx1, dn, dx, dy, sums, N, d, eps, rows);                              \
+  extern "C" __global__ void dsd_add_norm_gradient_##name##_##K(const X* x1, const float* gate, long long gate_stride, const Y* y,                  \
+                                                                const float* scale, long long scale_stride, const X* dx1, const O* dn,              \
+                                                                X* dx, Y* dy, float* sums, int N, int d, float eps, int rows) {                     \
+    add_norm_gradient<X, Y, O, K>(x1, gate, gate_stride, y, scale, scale_stride, dx1, dn, dx, dy, sums, N, d, eps, rows);                           \
   }
-// Branch and result: both float32, both bfloat16, or a bfloat16 branch and a float32 result.
-#define DSD_ADD_NORMS(K)              \
-  DSD_ADD_NORM(ff, float, float, K)   \
-  DSD_ADD_NORM(bb, bf16, bf16, K)     \
-  DSD_ADD_NORM(bf, bf16, float, K)
+// Stream, branch and result in float32 (f) or bfloat16 (b).
+#define DSD_ADD_NORMS(K)                    \
+  DSD_ADD_NORM(fff, float, float, float, K) \
+  DSD_ADD_NORM(fbb, float, bf16, bf16, K)   \
+  DSD_ADD_NORM(fbf, float, bf16, float, K)  \
+  DSD_ADD_NORM(bbb, bf16, bf16, bf16, K)    \
+  DSD_ADD_NORM(bbf, bf16, bf16, float, K)
 DSD_ADD_NORMS(1)
 DSD_ADD_NORMS(2)
 DSD_ADD_NORMS(3)
