@@ -1,125 +1,153 @@
 /**
- * `dsd bench`: what the engine and a training step cost on this machine's CPU, beside the same work in Python's PyTorch. Ratios of one run: two
- * runs, or two machines, tell less. It measures and judges nothing.
+ * `dsd bench`: what the engine, a training step, sampling and the loader cost on this machine, beside the same work in Python's PyTorch. Ratios
+ * of one run: two runs, or two machines, tell less. It measures and judges nothing. The parts are in bench/.
  */
-import { availableParallelism, cpus, loadavg } from 'node:os';
+import { loadavg } from 'node:os';
 import { UsageError } from '../core/errors.js';
-import { median } from '../eval/median.js';
-import { cat, type DType, type EngineInfo, engineInfo, noGrad, ones, scope, setThreads, type Tensor, timeCall } from '../torch/index.js';
-import { modelConfig, type RunSettings, resolveConfig } from '../train/config.js';
-import { findPreset } from '../train/presets.js';
-import { Stepper } from '../train/step.js';
-import { measureSaving } from './bench-save.js';
+import { DATA_NAMES } from '../data/open.js';
+import { SIZES } from '../dsd/sizes.js';
+import { cudaAvailable } from '../torch/index.js';
+import { PEER_MODES } from './bench/against.js';
+import { benchCpu } from './bench/cpu.js';
+import { benchLoader } from './bench/loader.js';
+import { benchOperators } from './bench/operators.js';
+import { benchSample } from './bench/sample.js';
+import { benchSave } from './bench/save.js';
+import { benchTrain, RECIPES } from './bench/train.js';
+import { DEFAULT_PRESET } from './bench/work.js';
 import { defineCommand } from './command.js';
-import { ENGINE, type EngineFlags, openEngine } from './engine.js';
-import { callTime, noisePictures, product, type Range, range } from './measure.js';
-import { print, printJson, RESULT } from './output.js';
-import { findPeer, Peer, type PeerPython, sameVersion } from './peer.js';
-import { counted, figure, short, table } from './text.js';
+import { ENGINE } from './engine.js';
+import { RESULT } from './output.js';
 
-/** One thing measured. */
-interface Row {
-  readonly name: string;
-  readonly ours: number;
-  /** The same in Python's PyTorch; null where there is none. */
-  readonly peer: number | null;
-  /** ours / peer. */
-  readonly ratio: number | null;
-}
-/** Nanoseconds. */
-interface CallRow extends Row {
-  /** libtorch's own time, called from C++. */
-  readonly libtorch: number;
-}
-/** Milliseconds, medians. */
-interface StepRow extends Row {
-  /** Smallest and largest: far apart where something else was at work. */
-  readonly range: Range;
-  readonly peerRange: Range | null;
-  /** Of ours. */
-  readonly imagesPerSecond: number;
-}
-interface Results {
-  readonly calls?: readonly CallRow[];
-  /** GFLOP/s. */
-  readonly products?: readonly Row[];
-  readonly steps?: readonly StepRow[];
-  /** How many times faster a step is in bfloat16 than in float32. */
-  readonly bfloat16Gain?: Row;
-}
+const PARTS = ['ops', 'step', 'all', 'save', 'train', 'sample', 'data'] as const;
+type Part = (typeof PARTS)[number];
 
-type Say = (text: string) => void;
-
-const DTYPES = ['float32', 'bfloat16'] as const satisfies readonly DType[];
-/** Of the demo's data. */
-const CLASSES = 9;
-const PEER_BATCH = 64;
-/** The recipe that the program in Python has: AdamW, no mask, L1 and the clean-latent loss. */
-const PEER_RECIPE: RunSettings = { train: { optimizer: 'adamw', batch: PEER_BATCH }, objective: { mask: 0, weights: { squared: 0 } } };
-/** Steps of one side before the other's turn, so that both see the machine in the same mood. */
-const TURN = 2;
-const WARM_UP = 3;
+/** What the parts that take a network have in common. */
+const NETWORK = ['preset', 'network', 'set', 'batch', 'device', 'dtype', 'peak', 'deterministic'] as const;
+/** Flags by the parts that they are for; those of every part are not here. */
+const FLAGS: Readonly<Record<Part, readonly string[]>> = {
+  all: ['steps'],
+  step: ['steps'],
+  ops: ['steps', ...NETWORK],
+  save: ['preset', 'batch', 'device', 'dtype'],
+  train: [...NETWORK, 'steps', 'recipe', 'against', 'peer-compile', 'profile', 'data'],
+  sample: [...NETWORK, 'steps', 'against', 'peer-compile', 'profile'],
+  data: ['data', 'size', 'workers', 'batch'],
+};
 
 export const bench = defineCommand({
   name: 'bench',
   about:
-    "Measures on the CPU: calls of operators against libtorch's own time, a training step of the demo model against the same step in Python's PyTorch (python3, or $PYTHON, if it has torch), and matrix products. On any device: what a checkpoint costs (save).",
-  operands: { names: '[ops|step|all|save]', min: 0, max: 1 },
+    "Measures. Without a word, or by ops or step, on the CPU: calls of operators against libtorch's own time, matrix products, and a training step of the demo model against the same step in Python's PyTorch (python3, or $PYTHON, if it has torch). On any device: training (train), sampling (sample), the parts of a block each beside its floor (ops), what a checkpoint costs (save). And the loader alone (data).",
+  operands: { names: `[${PARTS.join('|')}]`, min: 0, max: 1 },
   flags: {
-    preset: { kind: 'text', value: 'NAME', about: 'save: whose network; demo by default' },
-    batch: { kind: 'whole', value: 'N', min: 1, max: 4096, about: 'save: pictures a step; 64 by default' },
+    preset: {
+      kind: 'text',
+      value: 'NAME',
+      about: `whose network and recipe; ${DEFAULT_PRESET} by default, for save demo. With it, ops measures the parts of its block on a CPU too`,
+    },
+    network: {
+      kind: 'choice',
+      of: Object.keys(SIZES) as (keyof typeof SIZES)[],
+      about: "widths and depth of another size instead of the preset's",
+    },
+    set: { kind: 'text', value: 'NAME=VALUE', repeat: true, about: 'change a setting of the preset: data.image=128' },
+    batch: {
+      kind: 'whole',
+      value: 'N',
+      min: 1,
+      max: 65_536,
+      about: 'pictures a step, a draw, or a batch of the loader; by default what the preset has at a time, for save 64',
+    },
     device: ENGINE.device,
     dtype: ENGINE.dtype,
-    steps: { kind: 'whole', value: 'N', min: 1, max: 10_000, about: 'training steps timed on each side; 12 by default' },
+    steps: {
+      kind: 'whole',
+      value: 'N',
+      min: 1,
+      max: 10_000,
+      about: 'step, train: steps timed, 12 or 20; sample: steps of the solver, 50; ops: calls, 20',
+    },
+    recipe: {
+      kind: 'choice',
+      of: RECIPES,
+      about:
+        "train: peer, what the program in Python does (k = 1, no mask, no auxiliary losses, AdamW), or preset, the preset's own; both by default",
+    },
+    deterministic: { kind: 'switch', about: 'only kernels that give the same bits every time' },
+    against: {
+      kind: 'text',
+      value: 'FILE',
+      about: 'train, sample: run bench/peer/dsd_torch.py, or another that takes its flags, before, and print the ratio',
+    },
+    'peer-compile': {
+      kind: 'choice',
+      of: PEER_MODES,
+      repeat: true,
+      about: "torch.compile's mode for it, or graph: the whole step in one CUDA graph; by default default, on a CPU none",
+    },
+    profile: { kind: 'switch', about: 'train, sample: share of the time by group of kernels, and the longest (CUDA)' },
+    peak: {
+      kind: 'number',
+      value: 'TFLOPS',
+      min: 0.001,
+      max: 1e9,
+      about: "what MFU is a share of; by default the device's own in bfloat16, where known",
+    },
+    data: {
+      kind: 'text',
+      value: 'DATA',
+      about: `data: what is loaded: a folder, ${DATA_NAMES.join(' or ')}; train: train on it instead of noise`,
+    },
+    size: { kind: 'whole', value: 'N', min: 8, max: 1024, about: 'data: pixels a side, 256 by default' },
+    workers: { kind: 'whole', value: 'N', max: 64, about: 'data: decoding threads; by default one a core, 8 at most' },
     threads: ENGINE.threads,
     ...RESULT,
   },
   examples: [
-    ['dsd bench', 'everything, about two minutes'],
+    ['dsd bench', 'everything on the CPU, about two minutes'],
     ['dsd bench step --steps 40 --json', 'training steps only, for a program'],
+    ['dsd bench train --preset imagenet-256-B --batch 64 --against bench/peer/dsd_torch.py', 'the 205M network on a GPU, beside PyTorch'],
+    ['dsd bench train --preset imagenet-256-S --batch 128 --profile', 'where the time of a step goes'],
+    ['dsd bench sample --preset imagenet-256-B --batch 64', '50 Euler steps with guidance, and one picture alone'],
+    ['dsd bench ops --preset imagenet-256-B --batch 64', 'each part of a block: its floor by bytes and FLOPs, and how far from it'],
+    ['dsd bench data --data ~/pictures --size 256', 'pictures a second of the loader alone'],
     ['dsd bench save --preset imagenet-256-B --device cuda', 'what a checkpoint of the 205M network costs'],
   ],
-  run: async (flags, [part = 'all']) => {
+  run: async (flags, [word = 'all']) => {
     const [loadBefore = 0] = loadavg();
-    if (part === 'save') return saving(flags, loadBefore);
-    if (part !== 'all' && part !== 'ops' && part !== 'step')
-      throw new UsageError(`dsd bench wants ops, step, all or save; found '${part}'`);
-    for (const name of ['preset', 'batch', 'device', 'dtype'] as const)
-      if (flags[name] !== undefined) throw new UsageError(`--${name} is for dsd bench save`);
-    const { steps = 12, threads, json, quiet } = flags;
-    warnOfLoad(loadBefore);
-    if (threads !== undefined) setThreads(threads);
-    const info = engineInfo();
-    const say: Say = (text) => !quiet && process.stderr.write(`${text}\n`);
-    const found = findPeer(info.version);
-    const peer = found && startPeer(found, info.threads);
-    try {
-      const results: Results = {
-        ...(part === 'step' ? {} : { calls: await calls(peer, say), products: await products(peer, say) }),
-        ...(part === 'ops' ? {} : await trainingSteps(peer, steps, say)),
-      };
-      if (json) printJson({ engine: info, processor: processor(), loadBefore, peer: found ?? null, ...results });
-      else show(info, found, results);
-    } finally {
-      peer?.close();
+    const part = PARTS.find((one) => one === word);
+    if (part === undefined) throw new UsageError(`dsd bench wants ${PARTS.slice(0, -1).join(', ')} or ${PARTS.at(-1)}; found '${word}'`);
+    checkFlags(part, flags);
+    // Before what --quiet keeps back: figures that are wrong should not look right.
+    const warning = loadWarning(loadBefore);
+    if (warning !== undefined) process.stderr.write(`${warning}\n`);
+    switch (part) {
+      case 'save':
+        return benchSave(flags, loadBefore);
+      case 'train':
+        return benchTrain(flags, loadBefore);
+      case 'sample':
+        return benchSample(flags, loadBefore);
+      case 'data':
+        return benchLoader(flags, loadBefore);
+      case 'ops':
+        if (flags.preset ?? flags.network ?? (flags.device === undefined ? cudaAvailable() : flags.device !== 'cpu'))
+          return benchOperators(flags, loadBefore);
+        return benchCpu(part, flags, loadBefore);
+      default:
+        return benchCpu(part, flags, loadBefore);
     }
   },
 });
 
-interface SaveFlags extends EngineFlags {
-  readonly preset: string | undefined;
-  readonly batch: number | undefined;
-  readonly json: boolean;
-  readonly quiet: boolean;
-}
-
-/** Minutes between checkpoints that costs are stated for: the presets' own. */
-const MINUTES = 5;
-
-/** What --quiet does not keep back: figures that are wrong should not look right. */
-function warnOfLoad(load: number): void {
-  const warning = loadWarning(load);
-  if (warning !== undefined) process.stderr.write(`${warning}\n`);
+/** @throws UsageError for a flag that would do nothing */
+function checkFlags(part: Part, flags: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(flags)) {
+    const owners = PARTS.filter((other) => FLAGS[other].includes(name));
+    const given = Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false;
+    if (given && owners.length > 0 && !owners.includes(part)) throw new UsageError(`--${name} is for dsd bench ${owners.join(', ')}`);
+  }
 }
 
 /** @param load average number of threads that ran or waited in the last minute; 0 on systems that do not tell */
@@ -127,176 +155,3 @@ export const loadWarning = (load: number): string | undefined =>
   load > 0.5
     ? `warning: other programs are running, or did a moment ago (the load of the last minute is ${load.toFixed(1)}, and should be below 0.5): the figures will be off`
     : undefined;
-
-async function saving(flags: SaveFlags, loadBefore: number): Promise<void> {
-  warnOfLoad(loadBefore);
-  const engine = openEngine(flags);
-  const preset = flags.preset ?? 'demo';
-  const say: Say = (text) => !flags.quiet && process.stderr.write(`${text}\n`);
-  const found = await measureSaving({
-    ...{ preset, batch: flags.batch ?? 64, device: engine.device, compute: engine.compute, folder: '.', repeats: 3, say },
-  });
-  // Steps that happened to be faster than usual give nothing back.
-  const share = (found.held + Math.max(0, found.slowed)) / (MINUTES * 60);
-  if (flags.json) return printJson({ preset, compute: engine.about, loadBefore, ...found, shareAtFiveMinutes: share });
-  print(
-    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${spread(found.step * 1000, inMilliseconds(found.stepRange))} ms, with --deterministic ${spread(found.stepDeterministic * 1000, inMilliseconds(found.stepDeterministicRange))} ms`,
-    ...table([
-      ['training stands still for it', `${figure(found.held)} s`],
-      ['written in', `${figure(found.write)} s`],
-      ['the same bytes copied and synced in', `${figure(found.copy)} s; written / copied ${figure(found.write / found.copy)}`],
-      ['written while training goes on in', `${figure(found.writeBeside)} s, which slows the steps by ${figure(found.slowed)} s in all`],
-      [`one every ${MINUTES} minutes costs`, `${figure(100 * share)} % of training time`],
-    ]),
-  );
-}
-
-const inMilliseconds = ([from, to]: Range): Range => [from * 1000, to * 1000];
-
-/** A median with its smallest and largest: 224 (219 to 240). */
-const spread = (middle: number, [from, to]: Range): string => `${figure(middle)} (${figure(from)} to ${figure(to)})`;
-
-function startPeer(python: PeerPython, threads: number): Peer {
-  const { data, model } = resolveConfig(findPreset('demo').settings);
-  const { width, depth, heads, hidden, patch, latent } = model;
-  const sizes = { width, depth, heads, hidden, patch, latent, image: data.image, classes: CLASSES };
-  return new Peer(python, ['--threads', `${threads}`, '--batch', `${PEER_BATCH}`, '--model', JSON.stringify(sizes)]);
-}
-
-const compare = (name: string, ours: number, peer: number | undefined): Row => ({
-  name,
-  ours,
-  peer: peer ?? null,
-  ratio: peer === undefined ? null : ours / peer,
-});
-
-/** Calls on one number, where the work itself costs next to nothing. */
-async function calls(peer: Peer | undefined, say: Say): Promise<CallRow[]> {
-  say('calls of operators');
-  const x = ones([1]);
-  const tracked = ones([1], { requiresGrad: true });
-  const four = [x, x, x, x];
-  const cases: readonly (readonly [
-    name: string,
-    peer: string,
-    ours: () => Tensor,
-    operator: string,
-    args: Parameters<typeof timeCall>[1],
-  ])[] = [
-    ['add', 'add', () => x.add(x), 'aten::add.Tensor', [x, x]],
-    ['add, recorded for gradients', 'tracked', () => tracked.add(tracked), 'aten::add.Tensor', [tracked, tracked]],
-    ['view', 'view', () => x.view(1, 1), 'aten::view', [x, [1, 1]]],
-    ['cat of four', 'cat', () => cat(four), 'aten::cat', [four]],
-  ];
-  const rows: CallRow[] = [];
-  for (const [name, asked, ours, operator, args] of cases) {
-    const time = callTime(ours);
-    const libtorch = Math.min(...Array.from({ length: 20 }, () => timeCall(operator, args, 1000)));
-    rows.push({ ...compare(name, time, await peer?.ask<number>('call', asked)), libtorch });
-  }
-  return rows;
-}
-
-async function products(peer: Peer | undefined, say: Say): Promise<Row[]> {
-  say('matrix products');
-  const rows: Row[] = [];
-  for (const dtype of DTYPES)
-    rows.push(
-      compare(
-        dtype,
-        noGrad(() => product(dtype)),
-        await peer?.ask<number>('product', dtype),
-      ),
-    );
-  return rows;
-}
-
-/** The step that the peer takes too, in both precisions, then the demo's own recipe. */
-async function trainingSteps(peer: Peer | undefined, count: number, say: Say): Promise<Pick<Results, 'steps' | 'bfloat16Gain'>> {
-  const rows: StepRow[] = [];
-  for (const [title, settings] of [
-    ['same recipe', PEER_RECIPE],
-    ["the demo's own", {}],
-  ] as const) {
-    for (const dtype of DTYPES) {
-      const { batch, step, dispose } = stepper(settings, dtype);
-      const name = `${title}, batch ${batch}, ${dtype}`;
-      say(`training steps: ${name}`);
-      const other = settings === PEER_RECIPE ? peer : undefined;
-      const warmUp = Math.min(WARM_UP, count);
-      for (let i = 0; i < warmUp; i++) step();
-      await other?.ask('step', dtype, warmUp);
-      const [ours, theirs]: [number[], number[]] = [[], []];
-      while (ours.length < count) {
-        const turn = Math.min(TURN, count - ours.length);
-        for (let i = 0; i < turn; i++) ours.push(step());
-        theirs.push(...((await other?.ask<number[]>('step', dtype, turn)) ?? []));
-      }
-      dispose();
-      const time = median(ours);
-      rows.push({
-        ...compare(name, time, other && median(theirs)),
-        ...{ range: range(ours), peerRange: other ? range(theirs) : null, imagesPerSecond: (batch / time) * 1000 },
-      });
-    }
-  }
-  const [wide, narrow] = rows as [StepRow, StepRow];
-  const gain = wide.peer !== null && narrow.peer !== null ? wide.peer / narrow.peer : undefined;
-  return { steps: rows, bfloat16Gain: compare('bfloat16 over float32', wide.ours / narrow.ours, gain) };
-}
-
-/** A training step on pictures of noise; `step` returns its milliseconds. */
-function stepper(settings: RunSettings, dtype: DType): { batch: number; step: () => number; dispose: () => void } {
-  const config = resolveConfig(findPreset('demo').settings, settings);
-  const { batch } = config.train;
-  const trainer = new Stepper(config, modelConfig(config, { channels: 3, classes: CLASSES }), 'cpu', dtype);
-  let seen = 0;
-  const pictures = noisePictures(batch, config.data.image, CLASSES);
-  const step = (): number => {
-    const begun = performance.now();
-    scope(() => void trainer.step({ ...pictures, firstImage: seen }, seen));
-    seen += batch;
-    return performance.now() - begun;
-  };
-  return { batch, step, dispose: () => trainer.dispose() };
-}
-
-const processor = (): string => `${cpus()[0]?.model.trim() ?? 'unknown'}, ${counted(availableParallelism(), 'core')}`;
-
-function show(info: EngineInfo, peer: PeerPython | undefined, { calls, products, steps, bfloat16Gain }: Results): void {
-  print(
-    `${processor()}; ${counted(info.threads, 'thread')}`,
-    `ours: libtorch ${info.version}, ${info.blas || 'its own BLAS'}`,
-    peer
-      ? `peer: PyTorch ${peer.torch} of ${peer.python}${sameVersion(peer.torch, info.version) ? '' : ', ANOTHER VERSION than ours: ratios compare the two engines too'}`
-      : 'peer: none, since neither $PYTHON nor python3 has torch (Debian, Ubuntu: apt-get install python3-torch)',
-  );
-  const shown = (x: number | null): string => (x === null ? '-' : figure(x));
-  const section = (head: readonly string[], rows: readonly (readonly string[])[]): void =>
-    print('', ...table([head, ...rows], [1, 2, 3, 4, 5]));
-  if (calls) {
-    section(
-      ['nanoseconds a call', 'ours', "libtorch's own", 'over it', 'peer', 'ours / peer'],
-      calls.map((row) => [row.name, ...[row.ours, row.libtorch, row.ours - row.libtorch, row.peer, row.ratio].map(shown)]),
-    );
-  }
-  if (products) {
-    section(
-      ['GFLOP/s, matrix product', 'ours', 'peer', 'ours / peer'],
-      products.map((row) => [row.name, ...[row.ours, row.peer, row.ratio].map(shown)]),
-    );
-  }
-  if (steps && bfloat16Gain) {
-    section(
-      ['milliseconds a training step (smallest to largest)', 'ours', 'peer', 'ours / peer', 'our images/s'],
-      steps.map((row) => [
-        row.name,
-        spread(row.ours, row.range),
-        row.peer !== null && row.peerRange ? spread(row.peer, row.peerRange) : '-',
-        ...[row.ratio, row.imagesPerSecond].map(shown),
-      ]),
-    );
-    const { name, ours, peer: theirs } = bfloat16Gain;
-    print(`${name}, same recipe: ${figure(ours)} times as fast${theirs === null ? '' : `; peer ${figure(theirs)}`}`);
-  }
-}

@@ -66,10 +66,12 @@ export type Range = readonly [smallest: number, largest: number];
 /** @param values at least one */
 export const range = (values: readonly number[]): Range => [Math.min(...values), Math.max(...values)];
 
-/** A batch to time steps on: pictures of 3 channels that no network can learn anything from. */
-export function noisePictures(batch: number, size: number, classes: number): Omit<Batch, 'firstImage'> {
+/** A batch to time steps on: pictures that no network can learn anything from. */
+export function noisePictures(batch: number, size: number, classes: number, channels: 1 | 3 = 3): Omit<Batch, 'firstImage'> {
+  const images = new Uint8Array(batch * size * size * channels);
+  for (let i = 0; i < images.length; i++) images[i] = Math.imul(i, 2654435761) >>> 16;
   return {
-    images: Uint8Array.from({ length: batch * size * size * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 16) & 255),
+    images,
     labels: Int32Array.from({ length: batch }, (_, i) => i % classes),
     indices: Uint32Array.from({ length: batch }, (_, i) => i),
     waitedMs: 0,

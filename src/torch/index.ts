@@ -1,5 +1,6 @@
 /** The engine, as the rest of the program sees it. */
 export * from './autograd.js';
+export { type AttentionKernel, attentionKernels } from './backends.js';
 export { mseLoss, rmsNorm, scaledDotProductAttention } from './compat.js';
 export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } from './dtype.js';
 export { addNorm, attention, type HeadNorms, type Modulation, qkvAttention, type Stream, settled, splitHeads, swiglu } from './fused.js';

@@ -19,13 +19,20 @@ const SMALLER: readonly (readonly [example: RegExp, flags: readonly string[]])[]
   [/^dsd eval .*(\.npz|--sweep)/, ['--count', '8', '--classifier-steps', '1', '--real', '8', '--features', 'classifier']],
   [/^dsd eval/, ['--count', '8', '--classifier-steps', '1', '--real', '8', '--features', 'classifier', '--steps', '1']],
 ];
-/** What takes longest; commands.test.ts runs bench and doctor, test/study the study, and they look at what is printed. */
-const ELSEWHERE: readonly string[] = ['dsd bench', 'dsd bench step --steps 40 --json', 'dsd doctor'];
+/** What takes longest or wants a GPU; commands.test.ts and bench.test.ts run bench and doctor, test/study the study, and they look at what is printed. */
+const ELSEWHERE: readonly string[] = [
+  'dsd bench',
+  'dsd bench step --steps 40 --json',
+  'dsd bench train --preset imagenet-256-B --batch 64 --against bench/peer/dsd_torch.py',
+  'dsd bench train --preset imagenet-256-S --batch 128 --profile',
+  'dsd doctor',
+];
 const smaller = (line: string): string =>
   line
     .replace('--device cuda', '--device cpu')
     .replace(/--count \d+/, '--count 8')
-    .replace(/(bench save --preset) \S+/, '$1 toy');
+    .replace(/(bench \w+ --preset) \S+/, '$1 toy')
+    .replace(/(bench .*--batch) \d+/, '$1 2');
 
 /** Fashion-MNIST's files by name and kind, with 40 pictures to train on and 20 held out. */
 function makeFashion(at: string): void {

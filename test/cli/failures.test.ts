@@ -97,7 +97,7 @@ test('wrong usage exits 2 and says what was meant', async () => {
     [['info'], /a model or a preset/],
     [['info', 'demo'], /there is no file or run folder 'demo'; a preset is shown by --preset demo$/m],
     [['info', 'demos'], /there is no file or run folder 'demos'$/m],
-    [['bench', 'opps'], /dsd bench wants ops, step, all or save; found 'opps'/],
+    [['bench', 'opps'], /dsd bench wants ops, step, all, save, train, sample or data; found 'opps'/],
     [['data', 'openmojis'], /Did you mean openmoji/],
   ]);
 });

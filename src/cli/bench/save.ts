@@ -2,17 +2,21 @@
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import { median } from '../eval/median.js';
-import { disk, piecesOf } from '../io/disk.js';
-import { type Device, type DType, engineInfo, scope, setDeterministic, synchronize } from '../torch/index.js';
-import { type CheckpointState, Checkpoints, type Snapshot } from '../train/checkpoints.js';
-import { modelConfig, resolveConfig } from '../train/config.js';
-import { Accumulator } from '../train/metrics.js';
-import { findPreset } from '../train/presets.js';
-import { Saver } from '../train/saver.js';
-import { takeSnapshot } from '../train/snapshot.js';
-import { Stepper } from '../train/step.js';
-import { noisePictures, type Range, range } from './measure.js';
+import { median } from '../../eval/median.js';
+import { disk, piecesOf } from '../../io/disk.js';
+import { type Device, type DType, engineInfo, scope, setDeterministic, synchronize } from '../../torch/index.js';
+import { type CheckpointState, Checkpoints, type Snapshot } from '../../train/checkpoints.js';
+import { modelConfig, resolveConfig } from '../../train/config.js';
+import { Accumulator } from '../../train/metrics.js';
+import { findPreset } from '../../train/presets.js';
+import { Saver } from '../../train/saver.js';
+import { takeSnapshot } from '../../train/snapshot.js';
+import { Stepper } from '../../train/step.js';
+import { type EngineFlags, openEngine } from '../engine.js';
+import { noisePictures, type Range, range } from '../measure.js';
+import { print, printJson } from '../output.js';
+import { figure, short, table } from '../text.js';
+import { spread } from './report.js';
 
 export interface Saving {
   readonly bytes: number;
@@ -40,10 +44,44 @@ export interface SavingOptions {
   /** A folder on the disk to measure. */
   readonly folder: string;
   readonly repeats: number;
-  readonly say: (text: string) => void;
+  readonly say: (text: string) => unknown;
 }
 
 const CLASSES = 1000;
+
+export interface SaveFlags extends EngineFlags {
+  readonly preset: string | undefined;
+  readonly batch: number | undefined;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+/** Minutes between checkpoints that costs are stated for: the presets' own. */
+const MINUTES = 5;
+
+export async function benchSave(flags: SaveFlags, loadBefore: number): Promise<void> {
+  const engine = openEngine(flags);
+  const preset = flags.preset ?? 'demo';
+  const say = (text: string): unknown => !flags.quiet && process.stderr.write(`${text}\n`);
+  const found = await measureSaving({
+    ...{ preset, batch: flags.batch ?? 64, device: engine.device, compute: engine.compute, folder: '.', repeats: 3, say },
+  });
+  // Steps that happened to be faster than usual give nothing back.
+  const share = (found.held + Math.max(0, found.slowed)) / (MINUTES * 60);
+  if (flags.json) return printJson({ preset, compute: engine.about, loadBefore, ...found, shareAtFiveMinutes: share });
+  print(
+    `${preset} on ${engine.about}: a checkpoint has ${short(found.bytes, ' ')}B; a training step takes ${spread(found.step * 1000, inMilliseconds(found.stepRange))} ms, with --deterministic ${spread(found.stepDeterministic * 1000, inMilliseconds(found.stepDeterministicRange))} ms`,
+    ...table([
+      ['training stands still for it', `${figure(found.held)} s`],
+      ['written in', `${figure(found.write)} s`],
+      ['the same bytes copied and synced in', `${figure(found.copy)} s; written / copied ${figure(found.write / found.copy)}`],
+      ['written while training goes on in', `${figure(found.writeBeside)} s, which slows the steps by ${figure(found.slowed)} s in all`],
+      [`one every ${MINUTES} minutes costs`, `${figure(100 * share)} % of training time`],
+    ]),
+  );
+}
+
+const inMilliseconds = ([from, to]: Range): Range => [from * 1000, to * 1000];
 
 export async function measureSaving({ preset, batch, device, compute, folder, repeats, say }: SavingOptions): Promise<Saving> {
   const config = resolveConfig(findPreset(preset).settings, { train: { batch, microBatch: 0, images: 1_000_000 } });

@@ -1,0 +1,117 @@
+/** `dsd bench sample`: drawing pictures, many at a time and one alone, beside the same work in PyTorch. */
+import { key } from '../../core/random.js';
+import { generate } from '../../dsd/generate.js';
+import { Model } from '../../dsd/model.js';
+import type { SamplerOptions } from '../../dsd/sampler.js';
+import { forwardFlops } from '../../dsd/sizes.js';
+import { memory, noGrad, profile, randn, scope, tensor } from '../../torch/index.js';
+import type { Engine } from '../engine.js';
+import { print, printJson } from '../output.js';
+import { count, counted } from '../text.js';
+import { NO_PEER, type PeerMode, runPeer } from './against.js';
+import { type StepProfile, showProfile, stepProfile } from './kernels.js';
+import { gibibytes, markdown, percent, shown, spread } from './report.js';
+import { clock, describeModel, describePeak, findWork, mfuOf, openBench, peakOf, type Times, timesOf, type WorkFlags } from './work.js';
+
+export interface SampleFlags extends WorkFlags {
+  readonly steps: number | undefined;
+  readonly against: string | undefined;
+  readonly 'peer-compile': readonly PeerMode[];
+  readonly profile: boolean;
+}
+
+const STEPS = 50;
+const BATCH = 64;
+const [WARM_UP, DRAWS] = [2, 5];
+
+export interface SampleRow {
+  readonly batch: number;
+  /** Of a draw, from noise on the device to pictures on the device. */
+  readonly times: Times;
+  readonly imagesPerSecond: number;
+  readonly mfu: number | null;
+  readonly memory: number | null;
+  readonly profile: StepProfile | null;
+}
+
+export async function benchSample(flags: SampleFlags, loadBefore: number): Promise<void> {
+  const say = (text: string): unknown => !flags.quiet && process.stderr.write(`${text}\n`);
+  const engine = openBench(flags);
+  const peak = peakOf(engine, flags.peak);
+  const work = findWork(flags);
+  const steps = flags.steps ?? STEPS;
+  const batch = flags.batch ?? BATCH;
+  // Guidance in every step and an even grid, as the peer has them.
+  const options: SamplerOptions = { solver: 'euler', steps, guidance: 2, interval: [0, 1], shift: 1, target: 'clean' };
+  const passes = 2 * steps + 1;
+  const modes = flags['peer-compile'].length > 0 ? flags['peer-compile'] : ([engine.device === 'cpu' ? 'none' : 'default'] as const);
+  const peers = flags.against
+    ? await runPeer({ file: flags.against, modes, work, batch, engine, steps: DRAWS, sample: steps, say })
+    : NO_PEER;
+
+  const { device, compute } = engine;
+  const rows: SampleRow[] = [];
+  const model = Model.init(work.model, 0, { device });
+  for (const size of new Set([batch, 1])) {
+    say(`draws of ${counted(size, 'picture')}`);
+    if (device !== 'cpu') memory({ resetPeak: true });
+    const draw = drawer(model, size, engine, options);
+    for (let i = 0; i < WARM_UP; i++) draw();
+    const times = timesOf(Array.from({ length: DRAWS }, () => clock(device, draw)));
+    const rate = (size / times.median) * 1000;
+    const { cudaPeak } = memory();
+    rows.push({
+      ...{ batch: size, times, imagesPerSecond: rate, mfu: mfuOf(rate, passes, forwardFlops(work.model), peak) },
+      memory: device === 'cpu' ? null : cudaPeak,
+      profile: flags.profile ? stepProfile(profile(draw), 1, times.median) : null,
+    });
+  }
+  model.dispose();
+  const answers = peers.results.map((peer) => ({
+    ...peer,
+    mfu: mfuOf(peer.imagesPerSecond, passes, forwardFlops(work.model), peak),
+    ratio: (rows[0] as SampleRow).imagesPerSecond / peer.imagesPerSecond,
+  }));
+  if (flags.json)
+    return printJson({
+      ...{ engine: engine.about, loadBefore, preset: work.preset, model: work.model, sampler: options, passes },
+      ...{ forwardFlops: forwardFlops(work.model), peak: peak ?? null, rows, peers: answers },
+      peerFailures: peers.failures,
+    });
+  print(
+    `${counted(steps, 'Euler step')} with guidance, then decoding (${passes} forward passes a picture), on ${engine.about}; ${describePeak(peak, compute)}`,
+    `${work.preset}: ${describeModel(work.model)}`,
+    '',
+    ...markdown(
+      ['', 'pictures', 'images/s', 'MFU', 'ms a draw (smallest to largest)', 'peak memory'],
+      [
+        ...rows.map((row) => [
+          ...['ours', count(row.batch), shown(row.imagesPerSecond), percent(row.mfu)],
+          ...[spread(row.times.median, row.times.range), gibibytes(row.memory)],
+        ]),
+        ...answers.map((peer) => [
+          ...[`PyTorch ${peer.torch}, ${peer.mode}`, count(peer.batch), shown(peer.imagesPerSecond), percent(peer.mfu)],
+          ...[spread(peer.times.median, peer.times.range), gibibytes(peer.memory)],
+        ]),
+      ],
+      [1, 2, 3, 4, 5],
+    ),
+  );
+  for (const peer of answers) print(`ours / PyTorch, ${peer.mode}: ${shown(peer.ratio)}`);
+  for (const { mode, failure } of peers.failures) print(`PyTorch, ${mode}: ${failure}`);
+  for (const { batch: size, profile: found } of rows)
+    if (found) print('', `${counted(size, 'picture')} at a time:`, '', ...showProfile(found));
+}
+
+/** Draws so many pictures of classes in turn, and frees them. */
+function drawer(model: Model, batch: number, { device, compute }: Engine, options: SamplerOptions): () => void {
+  const labels = BigInt64Array.from({ length: batch }, (_, i) => BigInt(i % Math.max(1, model.config.classes)));
+  return () =>
+    noGrad(() =>
+      scope(() => {
+        const noise = randn(key(0, 'bench'), 0, model.latentShape(batch), { device });
+        const narrow = model.in(compute);
+        generate(narrow, narrow, { noise, labels: tensor(labels, [batch], { dtype: 'int64', device }), options });
+      }),
+    );
+}
