@@ -9,6 +9,10 @@
 #include <cstdio>
 #include <cstring>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace dsd {
 namespace {
 
@@ -62,6 +66,9 @@ void check_available(size_t bytes) {
   if (bytes < often && since.fetch_add(bytes, std::memory_order_relaxed) + bytes < often) return;
   since.store(0, std::memory_order_relaxed);
   auto left = available();
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
+  if (left < often || bytes > left - often) left += mallinfo2().fordblks;  // what was freed and kept: see below
+#endif
   if (left < often || bytes > left - often) {
     C10_THROW_ERROR(OutOfMemoryError, "not enough memory: asked for " + std::to_string(bytes) + " bytes, " + std::to_string(left) +
                                           " are available, of which the last " + std::to_string(often) + " are not given away");
@@ -88,6 +95,12 @@ struct Checked : c10::Allocator {
 };
 
 const bool allocator_installed = [] {
+#ifdef __GLIBC__
+  // A step makes and frees the same large tensors again and again. Given back to the system each time, they would be cleared and mapped each
+  // time: an eighth of a step of the demo. So up to 2 GiB are kept, and only what is larger than 256 MiB goes back at once.
+  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
+#endif
   static Checked checked;
   checked.inner = c10::GetCPUAllocator();
   c10::SetCPUAllocator(&checked, 1);
