@@ -3,7 +3,7 @@ import { UsageError } from '../../core/errors.js';
 import { DATA_SHAPES } from '../../data/open.js';
 import { countParameters, forwardFlops, type ModelConfig, type SIZES, size, tokens } from '../../dsd/sizes.js';
 import { median } from '../../eval/median.js';
-import { type DType, engineInfo, setDeterministic, synchronize } from '../../torch/index.js';
+import { type DType, engineInfo, profile, setDeterministic, synchronize } from '../../torch/index.js';
 import { merge, modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig } from '../../train/config.js';
 import { findPreset } from '../../train/presets.js';
 import { type Engine, type EngineFlags, openEngine } from '../engine.js';
@@ -56,6 +56,8 @@ export function openBench(flags: WorkFlags & { readonly profile?: boolean }): En
   if (flags.profile && engine.device === 'cpu') throw new UsageError('--profile is of what a GPU does, and this runs on a CPU');
   // Before anything is computed, since cuBLAS takes its settings from its first use.
   if (flags.deterministic) setDeterministic(true);
+  // Before any CUDA graph is captured: the profiler may see inside of a graph only if it was there first.
+  if (flags.profile) profile(() => {});
   return engine;
 }
 
