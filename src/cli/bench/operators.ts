@@ -4,6 +4,7 @@ import { tokens } from '../../dsd/sizes.js';
 import { attentionKernels, type Device, grad, linear, noGrad, profile, randn, scope, type Tensor } from '../../torch/index.js';
 import { print, printJson } from '../output.js';
 import { figure } from '../text.js';
+import { makeUpdate, updateCost } from './optimizer.js';
 import { blockParts, blockProducts, type Cost, type Instance, numbers, type Shape } from './parts.js';
 import { markdown, shown } from './report.js';
 import { clock, describeModel, findWork, openBench, timesOf, type WorkFlags } from './work.js';
@@ -20,8 +21,8 @@ export interface Ceilings {
 
 export interface OperatorRow extends Cost {
   readonly name: string;
-  readonly pass: 'forward' | 'backward';
-  /** How many of it a block has. */
+  readonly pass: 'forward' | 'backward' | 'update';
+  /** How many of it a block has; 0: it is of the whole network. */
   readonly times: number;
   readonly microseconds: number;
   /** Of the composition. */
@@ -74,6 +75,8 @@ export async function benchOperators(flags: OperatorFlags, loadBefore: number): 
       });
     });
   });
+  say('update of the weights');
+  operators.push(updateRow(shape, ceilings, calls));
   say('matrix products');
   const products = blockProducts(shape).flatMap((product) => productTimes(shape, product, calls));
   say('attention kernels of libtorch');
@@ -96,6 +99,14 @@ export async function benchOperators(flags: OperatorFlags, loadBefore: number): 
     '',
     summary(operators, products, ceilings),
   );
+}
+
+function updateRow(shape: Shape, ceilings: Ceilings, calls: number): OperatorRow {
+  const cost = updateCost(shape);
+  const floor = floorOf(cost, ceilings);
+  const microseconds = scope(() => microsecondsOf(shape.device, [makeUpdate(shape)], calls));
+  const name = 'all weights: clipping, AdamW, averages, copies';
+  return { name, pass: 'update', times: 0, ...cost, microseconds, plain: null, floor, distance: microseconds / floor };
 }
 
 /** Microseconds that no version is much faster than. */
