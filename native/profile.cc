@@ -49,9 +49,9 @@ double covered(std::vector<std::pair<uint64_t, uint64_t>>& intervals) {
 napi_value profile_begin(Args& a) {
 #ifdef DSD_PROFILE
   if (c10::cuda::device_count() == 0) plain_error("profile: there is no CUDA device here");
+  c10::cuda::device_synchronize();  // it also makes the device ready, where nothing has been computed yet
   ProfilerConfig config(ProfilerState::KINETO);
   profiler::prepareProfiler(config, activities());
-  c10::cuda::device_synchronize();
   profiler::enableProfiler(config, activities());
   return a.undefined();
 #else
