@@ -17,6 +17,15 @@ struct Grid {
 // Throws c10::Error that names the kernel: it could not be compiled, or was not taken.
 void launch(const char* module, const char* kernel, c10::Device device, const Grid& grid, void** args);
 
+// How many such blocks the device works on at a time: as many as there need be of a kernel whose blocks take one piece of work after another.
+unsigned blocks_at_once(const char* module, const char* kernel, c10::Device device, const Grid& grid);
+
+struct DeviceLimits {
+  int capability = 0;         // such as 90 for 9.0
+  unsigned shared_bytes = 0;  // the most that a block may have
+};
+DeviceLimits device_limits(c10::Device device);
+
 }  // namespace dsd
 
 #endif

@@ -31,25 +31,28 @@ std::string nvrtc_problem() { return ""; }
 #include <vector>
 
 namespace dsd {
-namespace {
-
-
 
 // DSD_CUDA_SOURCES is the folder of the texts, told by scripts/build-native.mjs.
-#define DSD_EMBED(name)                                                                                                        \
+#define DSD_EMBED(name, file)                                                                                                  \
   extern "C" const char dsd_source_##name[];                                                                                   \
   asm(".section .rodata\n.hidden dsd_source_" #name "\n.global dsd_source_" #name "\ndsd_source_" #name ":\n.incbin \"" DSD_CUDA_SOURCES \
-      "/" #name ".cu\"\n.byte 0\n.previous\n");
-}  // namespace
-DSD_EMBED(block)
-DSD_EMBED(draw)
+      "/" file "\"\n.byte 0\n.previous\n");
+DSD_EMBED(attention, "attention.cu")
+DSD_EMBED(attention_gradient, "attention-gradient.cu")
+DSD_EMBED(block, "block.cu")
+DSD_EMBED(draw, "draw.cu")
+DSD_EMBED(token, "token.h")
 namespace {
 
 struct Module {
   const char* name;
   const char* source;
+  const char* header = "";  // what it includes as token.h
 };
-const Module modules[] = {{"block", dsd_source_block}, {"draw", dsd_source_draw}};
+const Module modules[] = {{"attention", dsd_source_attention, dsd_source_token},
+                          {"attention-gradient", dsd_source_attention_gradient, dsd_source_token},
+                          {"block", dsd_source_block},
+                          {"draw", dsd_source_draw}};
 
 struct Problem {
   std::string text;
@@ -73,6 +76,7 @@ struct Driver {
   int (*get_function)(void**, void*, const char*);
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
   int (*set_function_attribute)(void*, int, int);
+  int (*most_blocks)(int*, void*, int, size_t);
   int (*error_string)(int, const char**);
   Driver() {
     void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
@@ -82,6 +86,7 @@ struct Driver {
     load(get_function, library, "cuModuleGetFunction");
     load(launch, library, "cuLaunchKernel");
     load(set_function_attribute, library, "cuFuncSetAttribute");
+    load(most_blocks, library, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
     load(error_string, library, "cuGetErrorString");
   }
   void check(int status, const char* what) const {
@@ -150,7 +155,8 @@ std::string compile(const Module& module, const std::string& arch) {
   load(read_log, library, "nvrtcGetProgramLog");
   load(destroy, library, "nvrtcDestroyProgram");
   void* program = nullptr;
-  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 0, nullptr, nullptr) != 0) throw Problem{"NVRTC did not take the source"};
+  const char* header_name = "token.h";
+  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 1, &module.header, &header_name) != 0) throw Problem{"NVRTC did not take the source"};
   std::string option = "--gpu-architecture=" + arch;
   const char* options[] = {option.c_str(), "--std=c++17"};
   int status = build(program, 2, options);
@@ -185,7 +191,9 @@ std::string cache_path(const Module& module, const std::string& arch) {
   folder += "/dsd";
   mkdir(folder.c_str(), 0700);  // what lies there is run on the device
   uint64_t hash = 14695981039346656037ull;  // FNV-1a of the source
-  for (const char* c = module.source; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
+  for (const char* text : {module.source, module.header}) {
+    for (const char* c = text; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
+  }
   char digits[32];
   std::snprintf(digits, sizeof digits, "-%016llx-", static_cast<unsigned long long>(hash));
   return folder + "/" + module.name + digits + arch + ".cubin";
@@ -252,28 +260,68 @@ void* load_module(Kernels& all, const char* name, int device) {
   return loaded;
 }
 
-}  // namespace
+// The device's context is current.
+Kernel& find_kernel(Kernels& all, const char* module, const char* name, int device, const Grid& grid) {
+  Kernel& kernel = all.kernels[{device, module, name}];
+  if (!kernel.function) {
+    void* loaded = load_module(all, module, device);
+    all.driver->check(all.driver->get_function(&kernel.function, loaded, name), "finding it");
+  }
+  if (grid.shared_bytes > kernel.shared_bytes) {
+    all.driver->check(all.driver->set_function_attribute(kernel.function, 8, static_cast<int>(grid.shared_bytes)), "asking for shared memory");
+    kernel.shared_bytes = grid.shared_bytes;
+  }
+  return kernel;
+}
 
-void launch(const char* module, const char* name, c10::Device device, const Grid& grid, void** args) {
+// Calls `run` with the kernels, of which nobody else makes use meanwhile, and their device current.
+template <typename Run>
+void with_kernels(const char* name, c10::Device device, Run run) {
   auto& all = kernels();
   std::lock_guard<std::mutex> lock(all.mutex);
   c10::DeviceGuard guard(device);
   try {
-    Kernel& kernel = all.kernels[{device.index(), module, name}];
-    if (!kernel.function) {
-      void* loaded = load_module(all, module, device.index());
-      all.driver->check(all.driver->get_function(&kernel.function, loaded, name), "finding it");
-    }
-    if (grid.shared_bytes > kernel.shared_bytes) {
-      all.driver->check(all.driver->set_function_attribute(kernel.function, 8, static_cast<int>(grid.shared_bytes)), "asking for shared memory");
-      kernel.shared_bytes = grid.shared_bytes;
-    }
-    void* stream = c10::cuda::getCurrentCUDAStream(device.index()).stream();
-    all.driver->check(all.driver->launch(kernel.function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes, stream, args, nullptr),
-                      "launching it");
+    run(all);
   } catch (const Problem& problem) {
     TORCH_CHECK(false, "CUDA kernel ", name, ": ", problem.text);
   }
+}
+
+int device_attribute(Kernels& all, int which, int device) {
+  int value = 0;
+  if (!all.driver) all.driver = std::make_unique<Driver>();
+  all.driver->check(all.driver->get_attribute(&value, which, device), "asking for a device's attribute");
+  return value;
+}
+
+}  // namespace
+
+void launch(const char* module, const char* name, c10::Device device, const Grid& grid, void** args) {
+  with_kernels(name, device, [&](Kernels& all) {
+    Kernel& kernel = find_kernel(all, module, name, device.index(), grid);
+    void* stream = c10::cuda::getCurrentCUDAStream(device.index()).stream();
+    all.driver->check(all.driver->launch(kernel.function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes, stream, args, nullptr),
+                      "launching it");
+  });
+}
+
+unsigned blocks_at_once(const char* module, const char* name, c10::Device device, const Grid& grid) {
+  int blocks = 0, multiprocessors = 0;
+  with_kernels(name, device, [&](Kernels& all) {
+    Kernel& kernel = find_kernel(all, module, name, device.index(), grid);
+    all.driver->check(all.driver->most_blocks(&blocks, kernel.function, static_cast<int>(grid.threads), grid.shared_bytes), "asking how many fit");
+    multiprocessors = device_attribute(all, 16, device.index());
+  });
+  return static_cast<unsigned>(std::max(1, blocks * multiprocessors));
+}
+
+DeviceLimits device_limits(c10::Device device) {
+  DeviceLimits limits;
+  with_kernels("limits", device, [&](Kernels& all) {
+    limits.capability = 10 * device_attribute(all, 75, device.index()) + device_attribute(all, 76, device.index());
+    limits.shared_bytes = static_cast<unsigned>(device_attribute(all, 97, device.index()));
+  });
+  return limits;
 }
 
 bool cuda_kernels(c10::Device device) {

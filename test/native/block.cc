@@ -59,7 +59,7 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
   emulated::Buffer<X> from(size), sum(size), up1(size), to(size);
   const double sums_tolerance = 2 * Kind<X>::tolerance;
   emulated::Buffer<Y> branches(size), to_branch(size);
-  emulated::Buffer<O> result(size), up(size);
+  emulated::Buffer<O> result(size), up(size), again(size);
   from.fill(x), gates.fill(gate), shifts.fill(shift), scales.fill(scale), up1.fill(dx1), branches.fill(y), up.fill(dn);
   const float *g = branch ? gates.data() : nullptr, *h = modulation ? shifts.data() : nullptr, *s = modulation ? scales.data() : nullptr;
   const Y* b = branch ? branches.data() : nullptr;
@@ -71,8 +71,10 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
   const unsigned tiles = (N + warps * rows - 1) / (warps * rows);
   emulated::Buffer<float> sums(size_t(B) * tiles * 3 * d);
   emulated::launch({tiles, unsigned(B)}, 32 * warps, (d + 255) / 256 * 256 * 4, [&] {
-    add_norm_gradient<X, Y, O, K>(stream, g, padded, b, s, padded, up1.data(), up.data(), to.data(), to_branch.data(), sums.data(), N, d, eps, rows);
+    add_norm_gradient<X, Y, O, K>(stream, g, padded, b, h, padded, s, padded, up1.data(), up.data(), again.data(), to.data(), to_branch.data(), sums.data(),
+                                  N, d, eps, rows);
   });
+  emulated::expect(name + " n, made again", again.values() == result.values());
   emulated::expect_near(name + " dx", to.values(), dx, 2 * Kind<X>::tolerance);
   Values total[3] = {Values(B * d), Values(B * d), Values(B * d)};
   for (size_t at = 0; at < sums.size(); at++) total[at / d % 3][at / d / 3 / tiles * d + at % d] += sums.at(at);
@@ -97,12 +99,13 @@ void swiglus(const std::string& name, int rows, int F) {
     dh[u_at] = g[at] * w * sigmoid * (1 + u * (1 - sigmoid));
     dh[u_at + F] = g[at] * u * sigmoid;
   }
-  emulated::Buffer<S> from(h.size()), up(g.size()), to(out.size()), back(h.size());
+  emulated::Buffer<S> from(h.size()), up(g.size()), to(out.size()), back(h.size()), again(out.size());
   from.fill(h), up.fill(g);
   const unsigned chunks = rows * F / 8;
   emulated::launch({2}, 64, 0, [&] { swiglu(from.data(), to.data(), chunks, F); });
   emulated::expect_near(name, to.values(), out, Kind<S>::tolerance);
-  emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), chunks, F); });
+  emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), again.data(), chunks, F); });
+  emulated::expect_near(name + ", made again", again.values(), out, Kind<S>::tolerance);
   emulated::expect_near(name + " gradient", back.values(), dh, Kind<S>::tolerance);
 }
 

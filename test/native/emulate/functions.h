@@ -43,6 +43,12 @@ inline float __frcp_rn(float x) { return 1 / x; }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned by) {
+  const uint64_t both = static_cast<uint64_t>(y) << 32 | x;
+  unsigned bytes = 0;
+  for (int i = 0; i < 4; i++) bytes |= static_cast<unsigned>(both >> 8 * (by >> 4 * i & 7) & 255) << 8 * i;
+  return bytes;
+}
 inline unsigned __umulhi(unsigned x, unsigned y) { return static_cast<unsigned>(static_cast<uint64_t>(x) * y >> 32); }
 template <typename T>
 T __ldg(const T* address) { return *address; }

@@ -1,0 +1,124 @@
+// dsd::qkv_attention: all of attention between its two linear layers as one operator on CUDA. splitHeads and attention of src/torch/fused.ts, one
+// after the other, say what it computes; cuda/attention.cu and cuda/attention-gradient.cu how. Queries and keys are prepared again in the backward: what is
+// kept for it is what is there anyway, and a number a token and head.
+#include "rows.h"
+
+#include "cuda.h"
+
+#include <ATen/ops/sum.h>
+
+namespace dsd {
+namespace {
+
+// (B, N, 3 h D)
+struct Heads {
+  int B, N, h, D;
+  Heads(const at::Tensor& qkv, int64_t heads)
+      : B(static_cast<int>(qkv.size(0))), N(static_cast<int>(qkv.size(1))), h(static_cast<int>(heads)), D(static_cast<int>(qkv.size(2) / (3 * heads))) {}
+  unsigned tiles() const { return static_cast<unsigned>(N + 31) / 32; }
+  // Keys and values.
+  unsigned forward_bytes() const { return static_cast<unsigned>(2 * N * D * 2); }
+  // Queries, gradients and keys; the gradients of the scores; two numbers a token.
+  unsigned backward_bytes() const { return static_cast<unsigned>(3 * N * D * 2) + tiles() * tiles() * 2048 + tiles() * 32 * 2 * 4; }
+};
+
+bool qkv_attention_supports(const at::Tensor& qkv, int64_t heads) {
+#ifdef DSD_CUDA
+  if (!qkv.is_cuda() || qkv.scalar_type() != at::kBFloat16 || qkv.dim() != 3 || heads <= 0 || qkv.size(2) % (3 * heads) != 0) return false;
+  int64_t N = qkv.size(1), D = qkv.size(2) / (3 * heads);
+  if ((D != 32 && D != 64) || N % 16 != 0 || N < 16 || N > 256 || qkv.size(0) * heads * N > INT32_MAX || !cuda_kernels(qkv.device())) return false;
+  auto limits = device_limits(qkv.device());
+  return limits.capability >= 80 && Heads(qkv, heads).backward_bytes() <= limits.shared_bytes;
+#else
+  return false;
+#endif
+}
+
+#ifdef DSD_CUDA
+
+// The kernels read and write 16 bytes at a time.
+at::Tensor aligned(const at::Tensor& given) {
+  auto tensor = given.contiguous();
+  return reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0 ? tensor : tensor.clone();
+}
+
+struct QkvAttention : torch::autograd::Function<QkvAttention> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm,
+                            const at::Tensor& cosine, const at::Tensor& sine, double eps) {
+    variable_list in = {aligned(given), aligned(q_norm), aligned(k_norm), aligned(cosine), aligned(sine)};
+    Heads s(in[0], heads);
+    auto out = at::empty({s.B, s.N, s.h * s.D}, in[0].options()), lse = at::empty({s.B, s.h, s.N}, q_norm.options());
+    if (s.B > 0) {
+      void *pointers[] = {data<void>(in[0]), data<void>(in[1]), data<void>(in[2]), data<void>(in[3]), data<void>(in[4]), data<void>(out), data<void>(lse)};
+      float epsilon = static_cast<float>(eps);
+      void* args[] = {&pointers[0], &pointers[1], &pointers[2], &pointers[3], &pointers[4], &pointers[5], &pointers[6], &s.N, &s.h, &epsilon};
+      Grid grid;
+      grid.x = static_cast<unsigned>(s.B * s.h);
+      grid.threads = 32 * std::min(4u, s.tiles());
+      grid.shared_bytes = s.forward_bytes();
+      launch("attention", s.D == 64 ? "dsd_attention_64" : "dsd_attention_32", out.device(), grid, args);
+    }
+    in.push_back(out);
+    in.push_back(lse);
+    ctx->save_for_backward(in);
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["eps"] = eps;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    only_first_derivatives("qkv_attention");
+    auto saved = ctx->get_saved_variables();
+    auto grad = aligned(gradients[0].to(at::kBFloat16)), dqkv = at::empty_like(saved[0]);
+    Heads s(saved[0], ctx->saved_data["heads"].toInt());
+    int all = s.B * s.h;
+    auto dnorm = at::empty({all, 2, s.D}, saved[1].options());
+    if (all > 0) {
+      void* pointers[] = {data<void>(saved[0]), data<void>(saved[1]), data<void>(saved[2]), data<void>(saved[3]), data<void>(saved[4]),
+                          data<void>(saved[5]), data<void>(grad),     data<void>(saved[6]), data<void>(dqkv),     data<void>(dnorm)};
+      float epsilon = static_cast<float>(ctx->saved_data["eps"].toDouble());
+      void* args[] = {&pointers[0], &pointers[1], &pointers[2], &pointers[3], &pointers[4], &pointers[5], &pointers[6],
+                      &pointers[7], &pointers[8], &pointers[9], &s.N,         &s.h,         &all,         &epsilon};
+      const char* kernel = s.D == 64 ? "dsd_attention_gradient_64" : "dsd_attention_gradient_32";
+      Grid grid;
+      grid.threads = 32 * s.tiles();
+      grid.shared_bytes = s.backward_bytes();
+      grid.x = std::min(static_cast<unsigned>(all), blocks_at_once("attention-gradient", kernel, dqkv.device(), grid));
+      launch("attention-gradient", kernel, dqkv.device(), grid, args);
+    }
+    auto norms = at::sum(dnorm, 0);
+    return {dqkv, at::Tensor(), norms.select(0, 0), norms.select(0, 1), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+#endif
+
+at::Tensor qkv_attention(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
+                         const at::Tensor& sine, double eps) {
+  TORCH_CHECK(qkv_attention_supports(qkv, heads), "qkv_attention: needs a CUDA device of compute capability 8.0, and qkv (B, N, 3 h D) in bfloat16 with N a ",
+              "multiple of 16 up to 256 and D 32 or 64 (a device with little shared memory takes less); found ", qkv.sizes(), " of ", qkv.scalar_type(), " on ",
+              qkv.device(), " and h = ", heads);
+#ifdef DSD_CUDA
+  int64_t N = qkv.size(1), D = qkv.size(2) / (3 * heads);
+  for (const auto* norm : {&q_norm, &k_norm}) TORCH_CHECK(norm->dim() == 1 && norm->size(0) == D, "qkv_attention: norms must be (", D, "), found ", norm->sizes());
+  for (const auto* turn : {&cosine, &sine}) {
+    TORCH_CHECK(turn->dim() == 2 && turn->size(0) == N && turn->size(1) == D / 2, "qkv_attention: cos and sin must be (", N, ", ", D / 2, "), found ", turn->sizes());
+  }
+  for (const auto* wide : {&q_norm, &k_norm, &cosine, &sine}) {
+    TORCH_CHECK(wide->scalar_type() == at::kFloat && wide->device() == qkv.device(), "qkv_attention: norms, cos and sin must be float32 on ", qkv.device(),
+                ", found ", wide->scalar_type(), " on ", wide->device());
+  }
+  return QkvAttention::apply(qkv, heads, q_norm, k_norm, cosine, sine, eps);
+#else
+  return at::Tensor();  // not reached: without CUDA nothing is supported
+#endif
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(dsd, library) {
+  library.def("qkv_attention(Tensor qkv, int heads, Tensor q_norm, Tensor k_norm, Tensor cos, Tensor sin, float eps) -> Tensor", &qkv_attention);
+  library.def("qkv_attention_supported(Tensor qkv, int heads) -> bool", &qkv_attention_supports);
+}
+
+}  // namespace dsd
