@@ -87,22 +87,24 @@ void add_norm_cuda(const at::Tensor& x, const at::Tensor& gate, const at::Tensor
   launch("block", kernel, x.device(), {static_cast<unsigned>((N + 8 * rows - 1) / (8 * rows)), static_cast<unsigned>(B)}, args);
 }
 
-void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const at::Tensor& y, const at::Tensor& scale, const at::Tensor& dx1,
-                            const at::Tensor& dn, double eps, at::Tensor& dx, at::Tensor& dy, at::Tensor& dgate, at::Tensor& dshift, at::Tensor& dscale) {
+void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const at::Tensor& y, const at::Tensor& shift, const at::Tensor& scale,
+                            const at::Tensor& dx1, const at::Tensor& dn, double eps, at::Tensor& dx, at::Tensor& dy, at::Tensor& dgate,
+                            at::Tensor& dshift, at::Tensor& dscale, at::Tensor& n) {
   const char* kernel = kernel_for(gradient_kernels, x1, y, dn);
   int B = static_cast<int>(x1.size(0)), N = static_cast<int>(x1.size(1)), d = static_cast<int>(x1.size(2)), rows = 8;
   // Small blocks: a thread holds many numbers, and more of them fit onto a multiprocessor.
   unsigned threads = 128, tiles = static_cast<unsigned>((N + 4 * rows - 1) / (4 * rows));
   auto sums = at::empty({B, static_cast<int64_t>(tiles), 3, d}, x1.options().dtype(at::kFloat));
   if (x1.numel() > 0) {
-    for (const at::Tensor& each : {x1, y, dx1, dn, dx, dy}) {
+    for (const at::Tensor& each : {x1, y, dx1, dn, dx, dy, n}) {
       if (each.defined()) check("add_norm", each);
     }
-    at::Tensor held[2];
-    PerPicture g("add_norm", held[0], gate), s("add_norm", held[1], scale);
-    void *stream = data(x1), *branch = data(y), *up1 = data(dx1), *up = data(dn), *to = data(dx), *to_branch = data(dy), *partial = data(sums);
+    at::Tensor held[3];
+    PerPicture g("add_norm", held[0], gate), h("add_norm", held[1], shift), s("add_norm", held[2], scale);
+    void *stream = data(x1), *branch = data(y), *up1 = data(dx1), *up = data(dn), *to = data(dx), *to_branch = data(dy), *partial = data(sums), *again = data(n);
     float epsilon = static_cast<float>(eps);
-    void* args[] = {&stream, &g.first, &g.stride, &branch, &s.first, &s.stride, &up1, &up, &to, &to_branch, &partial, &N, &d, &epsilon, &rows};
+    void* args[] = {&stream, &g.first,  &g.stride, &branch, &h.first,   &h.stride, &s.first, &s.stride, &up1,
+                    &up,     &again, &to,       &to_branch, &partial, &N,      &d,        &epsilon, &rows};
     unsigned shared = static_cast<unsigned>((d + 255) / 256 * 256 * sizeof(float));
     launch("block", kernel, x1.device(), {tiles, static_cast<unsigned>(B), 1, threads, shared}, args);
   }
@@ -137,12 +139,12 @@ void swiglu_cuda(const at::Tensor& h, at::Tensor& out) {
   launch("block", h.scalar_type() == at::kFloat ? "dsd_swiglu_f" : "dsd_swiglu_b", h.device(), {chunks.blocks}, args);
 }
 
-void swiglu_gradient_cuda(const at::Tensor& h, const at::Tensor& g, at::Tensor& dh) {
+void swiglu_gradient_cuda(const at::Tensor& h, const at::Tensor& g, at::Tensor& dh, at::Tensor& out) {
   auto chunks = chunks_of(h);
   if (chunks.count == 0) return;
   for (const at::Tensor& each : {h, g}) check("swiglu", each);
-  void *from = data(h), *up = data(g), *to = data(dh);
-  void* args[] = {&from, &up, &to, &chunks.count, &chunks.F};
+  void *from = data(h), *up = data(g), *to = data(dh), *again = data(out);
+  void* args[] = {&from, &up, &to, &again, &chunks.count, &chunks.F};
   launch("block", h.scalar_type() == at::kFloat ? "dsd_swiglu_gradient_f" : "dsd_swiglu_gradient_b", h.device(), {chunks.blocks}, args);
 }
 

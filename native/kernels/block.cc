@@ -175,7 +175,8 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
     if (y.defined()) dy = at::empty_like(y);
 #ifdef DSD_CUDA
     if (x1.is_cuda()) {
-      add_norm_gradient_cuda(x1, gate, y, scale, dx1, dn, eps, dx, dy, dgate, dshift, dscale);
+      at::Tensor unwanted;
+      add_norm_gradient_cuda(x1, gate, y, at::Tensor(), scale, dx1, dn, eps, dx, dy, dgate, dshift, dscale, unwanted);
       return {dx, dgate, dy, dshift, dscale, at::Tensor(), at::Tensor()};
     }
 #endif
@@ -194,20 +195,11 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
   }
 };
 
-std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
-                                            const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, at::ScalarType dtype) {
-  TORCH_CHECK(x.dim() == 3, "add_norm: x must be (B, N, d), found ", x.sizes());
+std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, Optional<at::Tensor> gate, const Optional<at::Tensor>& y, Optional<at::Tensor> shift,
+                                            Optional<at::Tensor> scale, double eps, at::ScalarType dtype) {
+  check_add_norm("add_norm", x, gate, y, shift, scale);
   TORCH_CHECK(x.is_cpu() || x.is_cuda(), "add_norm: runs on the CPU and on CUDA, found a tensor on ", x.device());
-  TORCH_CHECK(bool(gate) == bool(y), "add_norm: a branch has both, gate and y");
-  TORCH_CHECK(bool(shift) == bool(scale), "add_norm: a modulation has both, shift and scale");
-  if (y) {
-    TORCH_CHECK(x.sizes() == y->sizes(), "add_norm: x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y->sizes());
-    check_device("add_norm", "y", x, *y);
-  }
-  auto checked = [&](const char* what, const Optional<at::Tensor>& given) {
-    return given ? Optional<at::Tensor>(check_per_picture("add_norm", what, x, *given)) : given;
-  };
-  auto out = AddNorm::apply(x, checked("gate", gate), y, checked("shift", shift), checked("scale", scale), eps, dtype);
+  auto out = AddNorm::apply(x, gate, y, shift, scale, eps, dtype);
   return {out[0], out[1]};
 }
 
@@ -263,7 +255,8 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     int64_t F = h.size(-1) / 2;
 #ifdef DSD_CUDA
     if (h.is_cuda()) {
-      swiglu_gradient_cuda(h, g, dh);
+      at::Tensor unwanted;
+      swiglu_gradient_cuda(h, g, dh, unwanted);
       return {dh};
     }
 #endif
@@ -283,6 +276,22 @@ at::Tensor swiglu(const at::Tensor& h) {
 }
 
 }  // namespace
+
+void check_add_norm(const char* name, const at::Tensor& x, Optional<at::Tensor>& gate, const Optional<at::Tensor>& y, Optional<at::Tensor>& shift,
+                    Optional<at::Tensor>& scale) {
+  TORCH_CHECK(x.dim() == 3, name, ": x must be (B, N, d), found ", x.sizes());
+  TORCH_CHECK(bool(gate) == bool(y), name, ": a branch has both, gate and y");
+  TORCH_CHECK(bool(shift) == bool(scale), name, ": a modulation has both, shift and scale");
+  if (y) {
+    TORCH_CHECK(x.sizes() == y->sizes(), name, ": x and y must be (B, N, d) alike, found ", x.sizes(), " and ", y->sizes());
+    check_device(name, "y", x, *y);
+    gate = check_per_picture(name, "gate", x, *gate);
+  }
+  if (scale) {
+    shift = check_per_picture(name, "shift", x, *shift);
+    scale = check_per_picture(name, "scale", x, *scale);
+  }
+}
 
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
   library.def("add_norm(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, ScalarType dtype) -> (Tensor, Tensor)", &add_norm);

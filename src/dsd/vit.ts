@@ -6,6 +6,7 @@ import { EPSILON, mlp, project } from '../nn/layers.js';
 import type { Linear, Weights } from '../nn/weights.js';
 import {
   addNorm,
+  addNormLinear,
   arange,
   cat,
   embedding,
@@ -15,7 +16,7 @@ import {
   type Stream,
   scope,
   settled,
-  swiglu,
+  swigluLinear,
   type Tensor,
 } from '../torch/index.js';
 import { type ModelConfig, TIME_FEATURES } from './sizes.js';
@@ -111,16 +112,12 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
 export function block(w: BlockWeights, heads: number, stream: Stream, modulation: Tensor, turn: Rotary): Stream {
   const m = modulation.add(w.table).unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
   const [shift1, scale1, gate1, shift2, scale2, gate2] = m;
-  const narrow = w.qkv.weight.dtype; // what the matrices multiply in
-
-  const [x, h] = addNorm(stream, { shift: shift1, scale: scale1 }, EPSILON, narrow);
-  const qkv = project(w.qkv, h); // (B, N, 3d)
+  const [x, qkv] = addNormLinear(stream, { shift: shift1, scale: scale1 }, EPSILON, w.qkv.weight); // (B, N, 3d)
   const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
   const attention = { gate: gate1, y: project(w.proj, attended) };
 
-  const [x1, h1] = addNorm({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, narrow);
-  const hidden = swiglu(project(w.gateUp, h1)); // (B, N, F)
-  return { x: x1, branch: { gate: gate2, y: project(w.down, hidden) } };
+  const [x1, hidden] = addNormLinear({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, w.gateUp.weight); // (B, N, 2F)
+  return { x: x1, branch: { gate: gate2, y: swigluLinear(hidden, w.down.weight) } };
 }
 
 /**

@@ -9,11 +9,13 @@
 import { h, Op, optional } from './call.js';
 import { rmsNorm, scaledDotProductAttention } from './compat.js';
 import { type DType, dtypeCode } from './dtype.js';
-import { addcmul, cat } from './ops.js';
+import { addcmul, cat, linear } from './ops.js';
 import type { Tensor } from './tensor.js';
 
 const ADD_NORM = new Op('dsd::add_norm');
+const ADD_NORM_LINEAR = new Op('dsd::add_norm_linear');
 const SWIGLU = new Op('dsd::swiglu');
+const SWIGLU_LINEAR = new Op('dsd::swiglu_linear');
 const SPLIT_HEADS = new Op('dsd::split_heads');
 const ATTENTION = new Op('dsd::attention');
 
@@ -47,15 +49,26 @@ export interface Modulation {
   readonly scale: Tensor;
 }
 
+const parts = ({ x, branch }: Stream, modulation: Modulation | undefined) =>
+  [h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift), optional(modulation?.scale)] as const;
+
+const addNormFits = (x: Tensor): boolean => x.size(-1) <= WIDEST && onCuda(x, x.size(-1));
+
 /** The stream with its branch added, (B, N, d), and the RMSNorm of that, modulated where asked, in `dtype`: what the next branch begins with. */
 export function addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {
-  const { x, branch } = stream;
-  const width = x.size(-1);
-  if (!onCpu(x) && !(width <= WIDEST && onCuda(x, width))) return plain.addNorm(stream, modulation, eps, dtype);
-  return ADD_NORM.many(
-    ...([h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift)] as const),
-    ...[optional(modulation?.scale), eps, dtypeCode(dtype)],
-  ) as [Tensor, Tensor];
+  if (!onCpu(stream.x) && !addNormFits(stream.x)) return plain.addNorm(stream, modulation, eps, dtype);
+  return ADD_NORM.many(...parts(stream, modulation), eps, dtypeCode(dtype)) as [Tensor, Tensor];
+}
+
+/**
+ * addNorm, and of the norm a linear layer without bias, weight (out, d) -> (B, N, out). On CUDA the layer's input is not kept for the weight's
+ * gradient but made again: it is a sixth of what a block would keep.
+ */
+export function addNormLinear(stream: Stream, modulation: Modulation, eps: number, weight: Tensor): [x: Tensor, out: Tensor] {
+  if (!onCpu(stream.x) && addNormFits(stream.x))
+    return ADD_NORM_LINEAR.many(...parts(stream, modulation), eps, h(weight)) as [Tensor, Tensor];
+  const [x, normed] = addNorm(stream, modulation, eps, weight.dtype);
+  return [x, linear(normed, weight)];
 }
 
 /** The stream as one tensor (B, N, d). */
@@ -64,6 +77,12 @@ export const settled = (stream: Stream): Tensor => plain.add(stream);
 /** silu(u) w, where u and w are the halves of the last dimension: (..., 2F) -> (..., F). Shazeer, arXiv 2002.05202. */
 export function swiglu(x: Tensor): Tensor {
   return onCpu(x) || onCuda(x, x.size(-1) / 2) ? SWIGLU.one(h(x)) : plain.swiglu(x);
+}
+
+/** swiglu, then a linear layer without bias, weight (out, F): (..., 2F) -> (..., out). On CUDA its input is made again, as in addNormLinear. */
+export function swigluLinear(x: Tensor, weight: Tensor): Tensor {
+  if (!onCpu(x) && onCuda(x, x.size(-1) / 2)) return SWIGLU_LINEAR.one(h(x), h(weight));
+  return linear(swiglu(x), weight);
 }
 
 /** What turns and scales queries and keys. */

@@ -3,7 +3,19 @@ export * from './autograd.js';
 export { type AttentionKernel, attentionKernels } from './backends.js';
 export { mseLoss, rmsNorm, scaledDotProductAttention } from './compat.js';
 export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } from './dtype.js';
-export { addNorm, attention, type HeadNorms, type Modulation, qkvAttention, type Stream, settled, splitHeads, swiglu } from './fused.js';
+export {
+  addNorm,
+  addNormLinear,
+  attention,
+  type HeadNorms,
+  type Modulation,
+  qkvAttention,
+  type Stream,
+  settled,
+  splitHeads,
+  swiglu,
+  swigluLinear,
+} from './fused.js';
 export * from './lists.js';
 export * from './machine.js';
 export type { TypedArray } from './native.js';

@@ -4,12 +4,17 @@ import { describe, test } from 'node:test';
 import { plain } from '../../src/torch/fused.js';
 import {
   addNorm,
+  addNormLinear,
   cudaAvailable,
   type HeadNorms,
+  linear,
+  type Modulation,
   qkvAttention,
+  type Stream,
   scope,
   setDeterministic,
   swiglu,
+  swigluLinear,
   type Tensor,
 } from '../../src/torch/index.js';
 import { leavesOn, same } from './fused-compare.js';
@@ -48,6 +53,27 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
                 return of({ x: x as Tensor, branch: { gate: gate as Tensor, y: y as Tensor } }, { shift, scale }, EPS, dtype);
               };
             same(whole(addNorm), whole(plain.addNorm), leaves, tolerance);
+            if (dtype === narrow) {
+              // What is made again for the weight's gradient.
+              const joined =
+                (of: (s: Stream, m: Modulation, w: Tensor) => [Tensor, Tensor]) =>
+                (...[x, gate, y, m, weight]: Tensor[]) => {
+                  const [shift, scale] = (m as Tensor).unbind(1) as [Tensor, Tensor];
+                  const stream = { x: x as Tensor, branch: { gate: gate as Tensor, y: y as Tensor } };
+                  return of(stream, { shift, scale }, weight as Tensor);
+                };
+              const composed = (s: Stream, m: Modulation, weight: Tensor): [Tensor, Tensor] => {
+                const [sum, normed] = plain.addNorm(s, m, EPS, narrow);
+                return [sum, linear(normed, weight)];
+              };
+              const given = [...leaves, leaf(narrow, 24, d)];
+              same(
+                joined((s, m, weight) => addNormLinear(s, m, EPS, weight)),
+                joined(composed),
+                given,
+                Math.max(tolerance, 1e-3),
+              );
+            }
             const bare = (of: typeof addNorm) => (x: Tensor) => of({ x }, undefined, EPS, dtype).slice(1);
             same(bare(addNorm) as never, bare(plain.addNorm) as never, leaves.slice(0, 1), tolerance);
           }
@@ -67,6 +93,15 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             (x) => [plain.swiglu(x as Tensor)],
             [leaf(narrow, rows, 2 * F)],
             tolerance,
+          ),
+        ));
+      test(`swigluLinear, ${[rows, F]} in ${narrow}`, () =>
+        scope(() =>
+          same(
+            (x, weight) => [swigluLinear(x as Tensor, weight as Tensor)],
+            (x, weight) => [linear(plain.swiglu(x as Tensor), weight as Tensor)],
+            [leaf(narrow, rows, 2 * F), leaf(narrow, 24, F)],
+            Math.max(tolerance, 1e-3),
           ),
         ));
     }

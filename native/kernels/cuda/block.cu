@@ -106,11 +106,11 @@ static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRI
   }
 }
 
-// Gradients; a block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
+// Gradients; where asked (n is not null) the norm is made again for whoever did not keep it. A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
 template <typename X, typename Y, typename O, int K>
 static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
-                                         const float* DSD_RESTRICT scale, long long scale_stride, const X* DSD_RESTRICT dx1, const O* DSD_RESTRICT dn,
-                                         X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
+                                         const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
+                                         const X* DSD_RESTRICT dx1, const O* DSD_RESTRICT dn, O* DSD_RESTRICT n, X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
   DSD_SHARED(memory);
   float* shared = reinterpret_cast<float*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, picture = blockIdx.y;
@@ -142,6 +142,13 @@ static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* 
         dscale[k][i] += up[k][i] * normed[k][i];
         up[k][i] *= 1 + factor[i];
         along += up[k][i] * normed[k][i];
+      }
+      if (n) {
+        float out[8], term[8] = {};
+        if (scale) load8(shift + picture * shift_stride + c, term);
+#pragma unroll
+        for (int i = 0; i < 8; i++) out[i] = normed[k][i] * (1 + factor[i]) + term[i];
+        store8(n + at + c, out);
       }
     }
     const float mean = warp_sum(along) / d;
@@ -200,9 +207,10 @@ static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* 
     add_norm<X, Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                \
   }                                                                                                                                                 \
   extern "C" __global__ void dsd_add_norm_gradient_##name##_##K(const X* x1, const float* gate, long long gate_stride, const Y* y,                  \
-                                                                const float* scale, long long scale_stride, const X* dx1, const O* dn,              \
-                                                                X* dx, Y* dy, float* sums, int N, int d, float eps, int rows) {                     \
-    add_norm_gradient<X, Y, O, K>(x1, gate, gate_stride, y, scale, scale_stride, dx1, dn, dx, dy, sums, N, d, eps, rows);                           \
+                                                                const float* shift, long long shift_stride, const float* scale,                     \
+                                                                long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy, float* sums, \
+                                                                int N, int d, float eps, int rows) {                                                \
+    add_norm_gradient<X, Y, O, K>(x1, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, dx1, dn, n, dx, dy, sums, N, d, eps, rows);   \
   }
 // Stream, branch and result in float32 (f) or bfloat16 (b).
 #define DSD_ADD_NORMS(K)                    \
@@ -216,7 +224,7 @@ DSD_ADD_NORMS(2)
 DSD_ADD_NORMS(3)
 DSD_ADD_NORMS(4)
 
-// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each
+// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each. The gradient makes the product again where asked
 
 template <typename S>
 static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsigned chunks, int F) {
@@ -233,7 +241,7 @@ static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsi
 }
 
 template <typename S>
-static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* DSD_RESTRICT g, S* DSD_RESTRICT dh, unsigned chunks, int F) {
+static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* DSD_RESTRICT g, S* DSD_RESTRICT dh, S* DSD_RESTRICT out, unsigned chunks, int F) {
   const unsigned width = F / 8;
   for (unsigned at = blockIdx.x * blockDim.x + threadIdx.x; at < chunks; at += gridDim.x * blockDim.x) {
     const long long row = at / width, c = (at - row * width) * 8;
@@ -244,16 +252,22 @@ static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* DSD_RES
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const float sigmoid = 1 / (1 + __expf(-u[i]));
-      const float along = up[i] * w[i] * sigmoid * (u[i] * (1 - sigmoid) + 1);
-      w[i] = up[i] * u[i] * sigmoid;
+      const float silu = u[i] * sigmoid, along = up[i] * w[i] * sigmoid * (u[i] * (1 - sigmoid) + 1), product = silu * w[i];
+      w[i] = up[i] * silu;
       u[i] = along;
+      up[i] = product;
     }
     store8(dh + row * 2 * F + c, u);
     store8(dh + row * 2 * F + F + c, w);
+    if (out) store8(out + row * F + c, up);
   }
 }
 
 extern "C" __global__ void dsd_swiglu_f(const float* h, float* out, unsigned chunks, int F) { swiglu(h, out, chunks, F); }
 extern "C" __global__ void dsd_swiglu_b(const bf16* h, bf16* out, unsigned chunks, int F) { swiglu(h, out, chunks, F); }
-extern "C" __global__ void dsd_swiglu_gradient_f(const float* h, const float* g, float* dh, unsigned chunks, int F) { swiglu_gradient(h, g, dh, chunks, F); }
-extern "C" __global__ void dsd_swiglu_gradient_b(const bf16* h, const bf16* g, bf16* dh, unsigned chunks, int F) { swiglu_gradient(h, g, dh, chunks, F); }
+extern "C" __global__ void dsd_swiglu_gradient_f(const float* h, const float* g, float* dh, float* out, unsigned chunks, int F) {
+  swiglu_gradient(h, g, dh, out, chunks, F);
+}
+extern "C" __global__ void dsd_swiglu_gradient_b(const bf16* h, const bf16* g, bf16* dh, bf16* out, unsigned chunks, int F) {
+  swiglu_gradient(h, g, dh, out, chunks, F);
+}
