@@ -17,9 +17,9 @@ struct Heads {
       : B(static_cast<int>(qkv.size(0))), N(static_cast<int>(qkv.size(1))), h(static_cast<int>(heads)), D(static_cast<int>(qkv.size(2) / (3 * heads))) {}
   unsigned tiles() const { return static_cast<unsigned>(N + 31) / 32; }
   // Keys and values.
-  unsigned forward_bytes() const { return static_cast<unsigned>(2 * N * D * 2); }
+  unsigned forward_bytes() const { return tiles() * 32 * static_cast<unsigned>(2 * D * 2); }
   // Queries, gradients and keys; the gradients of the scores; two numbers a token.
-  unsigned backward_bytes() const { return static_cast<unsigned>(3 * N * D * 2) + tiles() * tiles() * 2048 + tiles() * 32 * 2 * 4; }
+  unsigned backward_bytes() const { return tiles() * 32 * static_cast<unsigned>(3 * D * 2 + 2 * 4) + tiles() * tiles() * 2048; }
 };
 
 bool qkv_attention_supports(const at::Tensor& qkv, int64_t heads) {

@@ -134,11 +134,11 @@ void check(const Problem& p, unsigned seed) {
   emulated::Buffer<uint16_t> qkv(c.qkv.size()), out(c.out.size()), grad(c.grad.size()), dqkv(c.qkv.size());
   emulated::Buffer<float> q_norm(p.D), k_norm(p.D), cosine(c.cosine.size()), sine(c.sine.size()), lse(c.lse.size()), dnorm(size_t(all) * 2 * p.D);
   qkv.fill(c.qkv), grad.fill(c.grad), q_norm.fill(c.q_norm), k_norm.fill(c.k_norm), cosine.fill(c.cosine), sine.fill(c.sine);
-  emulated::launch(all, 32 * p.warps, 4 * p.N * p.D, [&] {
+  emulated::launch(all, 32 * p.warps, 128 * tiles * p.D, [&] {
     (p.D == 64 ? dsd_attention_64 : dsd_attention_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(), lse.data(), p.N,
                                                       p.h, float(eps));
   });
-  const size_t shared = 6 * p.N * p.D + size_t(tiles) * tiles * 2048 + tiles * 256;
+  const size_t shared = tiles * (192 * p.D + 256 + tiles * 2048);
   emulated::launch(p.blocks, 32 * tiles, shared, [&] {
     (p.D == 64 ? dsd_attention_gradient_64 : dsd_attention_gradient_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(),
                                                                         grad.data(), lse.data(), dqkv.data(), dnorm.data(), p.N, p.h, all, float(eps));

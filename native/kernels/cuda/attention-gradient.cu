@@ -57,9 +57,9 @@ static __device__ __forceinline__ void fetch(unsigned char* queries, unsigned ch
                                              int N, const Lane<D>& lane) {
 #pragma unroll
   for (int i = 0; i < D / 8; i++) {
-    const int row = min(begin + (32 * i + lane.number) / (D / 8), N - 1), chunk = lane.number % (D / 8);
-    copy_async(queries + place<D>(row, chunk), query + row * 3 * part + 8 * chunk);
-    copy_async(gradients + place<D>(row, chunk), gradient + row * part + 8 * chunk);
+    const int row = begin + (32 * i + lane.number) / (D / 8), some = min(row, N - 1), chunk = lane.number % (D / 8);
+    copy_async(queries + place<D>(row, chunk), query + some * 3 * part + 8 * chunk);
+    copy_async(gradients + place<D>(row, chunk), gradient + some * part + 8 * chunk);
   }
 }
 
@@ -100,7 +100,7 @@ static __device__ __forceinline__ void begin_head(u32 (*key)[D / 16][4], u32 (*v
   __syncwarp();
 #pragma unroll
   for (int j = 0; j < 4; j++) {
-    const int row = begin + 8 * j + lane.g, some = min(row, x.N - 1), at = min(begin + 8 * j, x.N - 8) * 2 * D;
+    const int row = begin + 8 * j + lane.g, some = min(row, x.N - 1), at = (begin + 8 * j) * 2 * D;
     const Angle angle = angle_of<D>(x.cosine, x.sine, some, lane.t);
     prepare<D>(k[j], k_weight, angle, x.eps, lane.t);
     u32 q[Lane<D>::words], up[Lane<D>::words];
@@ -113,11 +113,9 @@ static __device__ __forceinline__ void begin_head(u32 (*key)[D / 16][4], u32 (*v
 #pragma unroll
     for (int i = 0; i < Lane<D>::size; i++) along += a[i] * b[i];
     along = sum_of_four(along);
-    if (row < x.N) {
-      lane.store(k[j], memory.keys + at);
-      lane.store(q, memory.queries + at);
-      if (lane.t == 0) memory.minus_delta[row] = -along, memory.minus_lse[row] = -x.lse[head * x.N + row];
-    }
+    lane.store(k[j], memory.keys + at);
+    lane.store(q, memory.queries + at);
+    memory.minus_delta[row] = -along, memory.minus_lse[row] = -x.lse[head * x.N + some];  // the same in four lanes
   }
 #pragma unroll
   for (int m = 0; m < 2; m++) as_left<D>(key[m], k[2 * m], k[2 * m + 1], zero), as_left<D>(value[m], v[2 * m], v[2 * m + 1], zero);
@@ -161,7 +159,7 @@ static __device__ __forceinline__ void backward(const Inputs& x, bf16* dqkv, flo
   DSD_SHARED(shared);
   const Lane<D> lane;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), warps = blockDim.x / 32, N = x.N, heads = x.heads;
-  const int part = heads * D, width = 3 * part, begin = 32 * warp, slice = 32 * warps * 64, rows = N * 2 * D;
+  const int part = heads * D, width = 3 * part, begin = 32 * warp, slice = 32 * warps * 64, rows = 32 * warps * 2 * D;
   unsigned char* slices = shared + 3 * rows;
   float* sums = reinterpret_cast<float*>(slices + warps * slice);
   const Memory memory = {shared, shared + rows, shared + 2 * rows, slices, sums, sums + 32 * warps};
@@ -196,15 +194,15 @@ static __device__ __forceinline__ void backward(const Inputs& x, bf16* dqkv, flo
     for (int j = 0; j < 4; j++) {
       const int row = begin + 8 * j + lane.g;
       gather<D>(gradient[j], dv[j / 2], j % 2, 1, lane);
-      if (row < N) lane.store(gradient[j], dqkv + in + row * width + 2 * part);
+      lane.store_if(row < N, gradient[j], dqkv + in + row * width + 2 * part);
       gather<D>(gradient[j], dk[j / 2], j % 2, 1 / log2_e, lane);
     }
     const unsigned char* own = slices + warp * slice;
-    const int row_of[2] = {place<32>(lane.number / 16 * 8 + lane.number % 8, lane.number / 8 % 2), place<32>(lane.number / 16 * 8 + lane.number % 8, 2 + lane.number / 8 % 2)};
+    const int key_of = lane.number / 16 * 8 + lane.number % 8, chunk = lane.number / 8 % 2, at[2] = {place<32>(key_of, chunk), place<32>(key_of, 2 + chunk)};
     for (int key = 0; key < N; key += 16) {
       u32 left[2][4];
-      load_transposed(left[0], own + key * 64 + row_of[0]);
-      load_transposed(left[1], own + key * 64 + row_of[1]);
+      load_transposed(left[0], own + key * 64 + at[0]);
+      load_transposed(left[1], own + key * 64 + at[1]);
       accumulate<D>(dq, left, memory.keys + key * 2 * D, lane);
     }
     float q_weight[Lane<D>::size], k_weight[Lane<D>::size], q_sums[Lane<D>::size] = {}, k_sums[Lane<D>::size] = {};
@@ -218,12 +216,12 @@ static __device__ __forceinline__ void backward(const Inputs& x, bf16* dqkv, flo
 #pragma unroll
       for (int i = 0; i < Lane<D>::words; i++) gradient[j][i] &= mask;
       unprepare<D>(gradient[j], k[j], k_weight, angle, x.eps, lane.t, k_sums);
-      if (row < N) lane.store(gradient[j], dqkv + in + row * width + part);
+      lane.store_if(row < N, gradient[j], dqkv + in + row * width + part);
       gather<D>(gradient[j], dq[j / 2], j % 2, scale_of<D>(), lane);
 #pragma unroll
       for (int i = 0; i < Lane<D>::words; i++) gradient[j][i] &= mask;
       unprepare<D>(gradient[j], q[j], q_weight, angle, x.eps, lane.t, q_sums);
-      if (row < N) lane.store(gradient[j], dqkv + in + row * width);
+      lane.store_if(row < N, gradient[j], dqkv + in + row * width);
     }
     __syncwarp();  // the warp has read its slice, which now takes its share of the weights' gradients
     float* share = reinterpret_cast<float*>(slices + warp * slice);

@@ -74,7 +74,7 @@ template <int D>
 static __device__ __forceinline__ void forward(const bf16* qkv, const float* q_norm, const float* k_norm, const float* cosine, const float* sine,
                                                bf16* out, float* lse, int N, int heads, float eps) {
   DSD_SHARED(memory);
-  unsigned char *keys = memory, *values = memory + N * 2 * D;
+  unsigned char *keys = memory, *values = memory + (N + 31) / 32 * 32 * 2 * D;
   const Lane<D> lane;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), warps = blockDim.x / 32, part = heads * D, width = 3 * part, head = blockIdx.x;
   const u32 zero = N >> 20;
@@ -99,7 +99,7 @@ static __device__ __forceinline__ void forward(const bf16* qkv, const float* q_n
     if (32 * tile >= N) break;
     const Angle angle = angle_of<D>(cosine, sine, min(row, N - 1), lane.t);
     prepare<D>(key[j / 4][j % 4], k_weight, angle, eps, lane.t);
-    if (row < N) lane.store(key[j / 4][j % 4], keys + (row - lane.g) * 2 * D);
+    lane.store(key[j / 4][j % 4], keys + (row - lane.g) * 2 * D);
     if (j < 4) prepare<D>(token[j], q_weight, angle, eps, lane.t);
   }
   // No score exceeds this product, since a normalised token without weight is at most sqrt(D) long; and if it is small, 2^score needs no maximum.
@@ -124,10 +124,8 @@ static __device__ __forceinline__ void forward(const bf16* qkv, const float* q_n
       const int row = 32 * tile + 8 * j + lane.g;
       u32 result[D / 8];
       gather<D>(result, o[j / 2], j % 2, __fdividef(1, sums[j]), lane);
-      if (row < N) {
-        lane.store(result, out + start_of(head, heads, N, D, 1) + row * part);
-        if (lane.t == 0) lse[head * N + row] = __log2f(sums[j]) + tops[j];
-      }
+      lane.store_if(row < N, result, out + start_of(head, heads, N, D, 1) + row * part);
+      if (row < N && lane.t == 0) lse[head * N + row] = __log2f(sums[j]) + tops[j];
     }
     if (more) {
       lane.load_weight(q_weight, q_norm, log2_e * scale_of<D>());

@@ -5,8 +5,8 @@
 // one lane (D = 64) or two apart (D = 32), and a sum over a token is a sum over four lanes. A product over D may take the elements of D in any order: in
 // that of the chunks, what a lane holds is its operand, without an exchange.
 //
-// No branch depends on whether a token is among the N: lanes without one take the last, and do not write. The compiler would not know that the
-// lanes of a warp agree on it, and exchanges between lanes that may have parted are slow.
+// No branch depends on whether a token is among the N: those beyond are taken to be the last one, have their place in shared memory, and are not
+// written. The compiler would not know that the lanes of a warp agree on it, and exchanges between lanes that may have parted are slow.
 
 #pragma once
 
@@ -25,6 +25,10 @@ static void wait_for_copies() {
 }
 static void prefetch(const void*) {}
 static uint4 load_once(const void* global) { return *static_cast<const uint4*>(global); }
+static u32 settle(u32 word, u32) { return word; }
+static void store_if(bool real, void* global, uint4 v) {
+  if (real) *static_cast<uint4*>(global) = v;
+}
 #else
 #define DSD_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 static __device__ __forceinline__ u32 pack(float low, float high) {
@@ -59,6 +63,18 @@ static __device__ __forceinline__ uint4 load_once(const void* global) {
   uint4 v;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(global));
   return v;
+}
+// The same word, in a register of its own. `zero` is 0, but only known to be at run time.
+static __device__ __forceinline__ u32 settle(u32 word, u32 zero) {
+  u32 same;
+  asm volatile("xor.b32 %0, %1, %2;" : "=r"(same) : "r"(word), "r"(zero));
+  return same;
+}
+// Without a branch, which would keep the compiler from working on several tokens at a time.
+static __device__ __forceinline__ void store_if(bool real, void* global, uint4 v) {
+  asm volatile("{.reg .pred real; setp.ne.s32 real, %0, 0; @real st.global.v4.u32 [%1], {%2, %3, %4, %5};}" ::"r"((int)real), "l"(global), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
 }
 #endif
 
@@ -122,9 +138,9 @@ struct Lane {
 #pragma unroll
     for (int c = 0; c < chunks; c++) put(to + 4 * c, *reinterpret_cast<const uint4*>(tile + own[c]));
   }
-  __device__ __forceinline__ void store(const u32* from, bf16* token) const {
+  __device__ __forceinline__ void store_if(bool real, const u32* from, bf16* token) const {
 #pragma unroll
-    for (int c = 0; c < chunks; c++) *reinterpret_cast<uint4*>(token + 8 * (4 * c + t)) = take(from + 4 * c);
+    for (int c = 0; c < chunks; c++) ::store_if(real, token + 8 * (4 * c + t), take(from + 4 * c));
   }
   __device__ __forceinline__ void store(const u32* from, unsigned char* tile) const {
 #pragma unroll
@@ -198,14 +214,14 @@ static __device__ __forceinline__ void prepare(u32* token, const float* weight, 
   pack_all<D>(token, x);
 }
 
-// Two tokens eight apart as the left operand of 16 rows, by steps of 16 elements. `zero` is 0 and only known at run time: otherwise the compiler keeps the
-// words where they were loaded, and moves them together before every product.
+// Two tokens eight apart as the left operand of 16 rows, by steps of 16 elements. Of itself the compiler would keep the words where they were loaded, and
+// move them together before every product.
 template <int D>
 static __device__ __forceinline__ void as_left(u32 (*left)[4], const u32* token, const u32* eighth, u32 zero) {
 #pragma unroll
   for (int k = 0; k < D / 16; k++) {
-    left[k][0] = token[2 * k] ^ zero, left[k][1] = eighth[2 * k] ^ zero;
-    left[k][2] = token[2 * k + 1] ^ zero, left[k][3] = eighth[2 * k + 1] ^ zero;
+    left[k][0] = settle(token[2 * k], zero), left[k][1] = settle(eighth[2 * k], zero);
+    left[k][2] = settle(token[2 * k + 1], zero), left[k][3] = settle(eighth[2 * k + 1], zero);
   }
 }
 
