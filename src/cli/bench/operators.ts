@@ -5,7 +5,7 @@ import { attentionKernels, type Device, grad, linear, noGrad, profile, randn, sc
 import { print, printJson } from '../output.js';
 import { figure } from '../text.js';
 import { makeUpdate, updateCost } from './optimizer.js';
-import { blockParts, blockProducts, type Cost, type Instance, numbers, type Shape } from './parts.js';
+import { blockParts, blockProducts, type Cost, type Instance, makeBlock, numbers, type Shape } from './parts.js';
 import { markdown, shown } from './report.js';
 import { clock, describeModel, findWork, openBench, timesOf, type WorkFlags } from './work.js';
 
@@ -75,10 +75,10 @@ export async function benchOperators(flags: OperatorFlags, loadBefore: number): 
       });
     });
   });
-  say('update of the weights');
-  operators.push(updateRow(shape, ceilings, calls));
   say('matrix products');
   const products = blockProducts(shape).flatMap((product) => productTimes(shape, product, calls));
+  say('a whole block, and the update of the weights');
+  operators.push(...blockRows(shape, operators, ceilings, calls), updateRow(shape, ceilings, calls));
   say('attention kernels of libtorch');
   const attention = attentionTimes(shape, calls);
   if (flags.json)
@@ -99,6 +99,39 @@ export async function benchOperators(flags: OperatorFlags, loadBefore: number): 
     '',
     summary(operators, products, ceilings),
   );
+}
+
+/** A block as the trunk has it. Its floor is the sum of its parts' and of its matrix products at the square one's rate, since one waits for the other. */
+function blockRows(shape: Shape, parts: readonly OperatorRow[], ceilings: Ceilings, calls: number): OperatorRow[] {
+  const products = blockProducts(shape).reduce((sum, { rows, into, out }) => sum + 2 * rows * into * out, 0);
+  return scope(() => {
+    const sets = Array.from({ length: 2 }, (_, seed) => makeBlock(shape, seed));
+    const times = {
+      forward: noGrad(() =>
+        microsecondsOf(
+          shape.device,
+          sets.map(({ fused }) => fused),
+          calls,
+        ),
+      ),
+      backward: scope(() =>
+        microsecondsOf(
+          shape.device,
+          sets.map(({ fused, inputs }) => gradientOf(fused(), inputs)),
+          calls,
+        ),
+      ),
+    };
+    return (['forward', 'backward'] as const).map((pass): OperatorRow => {
+      const own = parts.filter((part) => part.pass === pass);
+      const sum = (of: (part: OperatorRow) => number): number => own.reduce((total, part) => total + part.times * of(part), 0);
+      const dense = (pass === 'forward' ? 1 : 2) * products;
+      const [bytes, flops] = [sum((part) => part.bytes), sum((part) => part.flops) + dense];
+      const floor = sum((part) => part.floor) + (dense / ceilings.flops) * 1e6;
+      const microseconds = times[pass];
+      return { name: 'a whole block', pass, times: 0, bytes, flops, microseconds, plain: null, floor, distance: microseconds / floor };
+    });
+  });
 }
 
 function updateRow(shape: Shape, ceilings: Ceilings, calls: number): OperatorRow {

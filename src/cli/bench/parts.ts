@@ -1,10 +1,10 @@
 /** The parts of a block that are one operator each, with what they cannot do without: bytes to move and FLOPs. */
 import { key } from '../../core/random.js';
 import { type ModelConfig, tokens } from '../../dsd/sizes.js';
-import { rotary } from '../../dsd/vit.js';
+import { type BlockWeights, block, rotary } from '../../dsd/vit.js';
 import { EPSILON } from '../../nn/layers.js';
 import { plain } from '../../torch/fused.js';
-import { addNorm, type Device, type DType, dtypeBytes, qkvAttention, randn, swiglu, type Tensor } from '../../torch/index.js';
+import { addNorm, type Device, type DType, dtypeBytes, noGrad, qkvAttention, randn, swiglu, type Tensor } from '../../torch/index.js';
 
 /** The least that has to be done: every input read once and every output written once, and the arithmetic of matrix products. */
 export interface Cost {
@@ -124,4 +124,34 @@ export function blockProducts({ model, batch }: Shape): Product[] {
     { name: 'gate_up', rows, into: d, out: 2 * F },
     { name: 'down', rows, into: F, out: d },
   ];
+}
+
+/** A whole block as the trunk has it, with weights of its own: whatever lies between the parts is in it too. */
+export function makeBlock(shape: Shape, seed: number): Pick<Instance, 'inputs' | 'fused'> {
+  const { model, batch, device, compute } = shape;
+  const { width: d, hidden: F, heads } = model;
+  const N = tokens(model);
+  const stream: DType = device === 'cpu' ? 'float32' : compute;
+  const draw = (name: string, size: readonly number[], dtype: DType, scale = 1): Tensor =>
+    noGrad(() => numbers(shape, seed, name, size, dtype).mul(scale)).requiresGrad_(true);
+  const weight = (name: string, out: number, into: number) => ({ weight: draw(name, [out, into], compute, 0.02) });
+  const weights: BlockWeights = {
+    ...{ qkv: weight('qkv', 3 * d, d), proj: weight('proj', d, d), gateUp: weight('gate_up', 2 * F, d), down: weight('down', d, F) },
+    ...{
+      qNorm: draw('q', [d / heads], 'float32'),
+      kNorm: draw('k', [d / heads], 'float32'),
+      table: draw('table', [6, d], 'float32', 0.02),
+    },
+  };
+  const turn = rotary(model, numbers(shape, 0, 'like', [1], 'float32'));
+  const [x, y] = [draw('x', [batch, N, d], stream), draw('y', [batch, N, d], compute)];
+  const [gate, modulation] = [draw('gate', [batch, d], 'float32', 0.02), draw('modulation', [batch, 6, d], 'float32', 0.02)];
+  const { qkv, proj, gateUp, down, qNorm, kNorm, table } = weights;
+  return {
+    inputs: [x, y, gate, modulation, qkv.weight, proj.weight, gateUp.weight, down.weight, qNorm, kNorm, table],
+    fused: () => {
+      const after = block(weights, heads, { x, branch: { gate, y } }, modulation, turn);
+      return [after.x, ...(after.branch ? [after.branch.gate, after.branch.y] : [])];
+    },
+  };
 }
