@@ -29,6 +29,9 @@ export class FailureError extends DsdError {
   override readonly exitCode = 1;
 }
 
+/** Values stopped being finite in training: a failure for who wants the network, an outcome for who studies the objective. */
+export class DivergedError extends FailureError {}
+
 /** Stopped on request, with the weights saved if there were any yet. 75 is EX_TEMPFAIL, which schedulers take for "try again". */
 export class InterruptedError extends DsdError {
   override readonly exitCode = 75;

@@ -7,7 +7,7 @@
  * accuracy only in small values: an eigenvalue is off by about e = 1e-16 of the largest, so a singular value by at most sqrt(e) = 1e-8 of
  * the largest, and each moves the entropy by p log p of that, less than 3e-7: nothing beside the 0.1 to which ranks are read.
  */
-import { FailureError } from '../core/errors.js';
+import { DivergedError, FailureError } from '../core/errors.js';
 import type { Tensor } from '../torch/index.js';
 import { eigenvalues } from './eigen.js';
 import { Moments, type Statistics } from './moments.js';
@@ -38,15 +38,16 @@ export class RankMeter {
     this.moments.add(latents);
   }
 
-  /** Reads, frees what was held and starts anew. @throws FailureError for fewer than two tokens, or values that are not finite */
+  /** Reads, frees what was held and starts anew. @throws FailureError for fewer than two tokens, DivergedError for values that are not finite */
   read(): LatentHealth {
     try {
       return health(this.moments.read());
     } catch (cause) {
       if (!(cause instanceof FailureError)) throw cause;
-      const diverged = 'the network has diverged. Train it with a lower train.learningRate, or with --dtype float32';
-      const why = this.moments.count < 2 ? 'use smaller patches, or more pictures' : diverged;
-      throw new FailureError(`the latents have no effective rank: ${cause.message}: ${why}`, { cause });
+      const what = `the latents have no effective rank: ${cause.message}`;
+      if (this.moments.count < 2) throw new FailureError(`${what}: use smaller patches, or more pictures`, { cause });
+      const mend = 'the network has diverged. Train it with a lower train.learningRate, or with --dtype float32';
+      throw new DivergedError(`${what}: ${mend}`, { cause });
     } finally {
       this.dispose();
     }

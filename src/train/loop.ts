@@ -1,6 +1,6 @@
 /** The loop: batches in, steps, and at their cadences metrics, held-out measurements, weights with grids, checkpoints. Prints nothing; reports. */
 import { setImmediate as turn } from 'node:timers/promises';
-import { FailureError, InterruptedError } from '../core/errors.js';
+import { DivergedError, FailureError, InterruptedError } from '../core/errors.js';
 import { type Batch, type Loader, pictureNumbers } from '../data/loader.js';
 import type { DataSet } from '../data/source.js';
 import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
@@ -212,7 +212,7 @@ export class TrainingLoop {
     report(line);
     folder.log(line);
     await this.writing('metrics', async () => folder.flushLog());
-    if (stuck) throw new FailureError(this.stuckMessage());
+    if (stuck) throw new DivergedError(this.stuckMessage());
   }
 
   /** Counts and tells the steps that were not applied. Returns whether there were too many in a row. */

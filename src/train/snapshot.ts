@@ -1,6 +1,6 @@
 /** Between a run at work and the files of a checkpoint: tensors to bytes in memory and back. */
 import { join } from 'node:path';
-import { FailureError } from '../core/errors.js';
+import { DivergedError, FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { encodeSafetensors, readSafetensors } from '../io/safetensors.js';
 import { type Device, gradNorm, noGrad, scope, type Tensor } from '../torch/index.js';
@@ -12,7 +12,7 @@ import { encodeWeights, toFile, toTensor } from './weights.js';
 const ACCUMULATED = 'accumulated.';
 
 /** A weight is no number any more: such a checkpoint would take the place of a good one. */
-export class NotFiniteError extends FailureError {}
+export class NotFiniteError extends DivergedError {}
 
 /** @throws NotFiniteError if an element of them is no number. Waits for the device */
 export function checkFinite(name: string, tensors: ReadonlyMap<string, Tensor>): void {

@@ -49,6 +49,10 @@ export interface TrainOptions {
   readonly report: (event: TrainEvent) => void;
   /** The checkpoint to go on from. */
   readonly resume?: Resume;
+  /** The pictures of config.data, where they are open already. */
+  readonly data?: DataSet;
+  /** Does something to a new run's networks before the first step. */
+  readonly prepare?: (stepper: Stepper, data: DataSet) => Promise<void>;
   /** Called while pictures are read before the first step, and while the floor is measured on them. */
   readonly onSetUp?: (what: 'pictures' | 'floor', done: number, of: number) => void;
   /** Called once for each picture that cannot be read and is skipped. */
@@ -93,13 +97,15 @@ async function prepareAndRun(
     if (signal.aborted) throw new InterruptedError(`stopped before the first step; nothing was ${resume ? 'changed' : 'written'}`);
     options.onSetUp?.(what, done, of);
   };
-  const data = await openData(wanted.source, {
-    size: wanted.image,
-    workers: wanted.workers,
-    broken: wanted.broken,
-    onProgress: setUp('pictures'),
-    ...(options.onBroken ? { onBroken: options.onBroken } : {}),
-  });
+  const data =
+    options.data ??
+    (await openData(wanted.source, {
+      size: wanted.image,
+      workers: wanted.workers,
+      broken: wanted.broken,
+      onProgress: setUp('pictures'),
+      ...(options.onBroken ? { onBroken: options.onBroken } : {}),
+    }));
   const origin = originOf(config, data);
   if (resume) checkData(resume.state, config, data, origin);
   const { channels, classes } = data.train;
@@ -110,6 +116,7 @@ async function prepareAndRun(
       : undefined;
   const stepper = new Stepper(config, model, device, compute, frozen);
   held.stepper = stepper;
+  if (!resume) await options.prepare?.(stepper, data);
   const floor = resume
     ? (resume.state.pcaPsnr ?? Number.POSITIVE_INFINITY)
     : await pcaPsnr(data.train, data.heldOut, { patch: model.patch, components: model.latent, progress: setUp('floor') });
