@@ -31,6 +31,8 @@ export interface Plot {
   readonly subtitles: readonly string[];
   /** Below each panel. */
   readonly xLabel: string;
+  /** The axis along: linear if not given; or names, which lie at 0, 1, 2, ... */
+  readonly x?: 'linear' | 'log' | readonly string[];
   readonly panels: readonly Panel[];
   /** A line a series: its colour, its label and more. */
   readonly legend: readonly { readonly colour: string; readonly dashed?: boolean; readonly text: string }[];
@@ -71,7 +73,7 @@ const GRID = '#e4e4e4';
 
 /** Places everything. Coordinates are pixels of a drawing 1200 wide. */
 export function layOut(plot: Plot): Drawing {
-  const { title, subtitles, panels, legend, xLabel } = plot;
+  const { title, subtitles, panels, legend } = plot;
   const labels: Label[] = [{ text: title, x: SIDE, y: 36, size: 20, anchor: 'start', bold: true, colour: INK }];
   for (const [i, text] of subtitles.entries()) labels.push({ text, x: SIDE, y: 58 + 18 * i, size: 13, anchor: 'start', colour: GREY });
   const top = 58 + 18 * subtitles.length + 36;
@@ -79,7 +81,7 @@ export function layOut(plot: Plot): Drawing {
   const shapes: string[] = [];
   for (const [i, panel] of panels.entries()) {
     const box = { x: SIDE + i * cell + AXIS, y: top, width: cell - GAP - AXIS, height: PANEL_HEIGHT };
-    const drawn = drawPanel(panel, box, xLabel);
+    const drawn = drawPanel(panel, box, plot);
     shapes.push(...drawn.shapes);
     labels.push(...drawn.labels);
   }
@@ -101,11 +103,12 @@ interface Box {
   readonly height: number;
 }
 
-function drawPanel(panel: Panel, box: Box, xLabel: string): { shapes: string[]; labels: Label[] } {
+function drawPanel(panel: Panel, box: Box, { x: along = 'linear', xLabel }: Plot): { shapes: string[]; labels: Label[] } {
   const { title, scale, series, mark } = panel;
   const points = series.flatMap(({ lines }) => lines.flat()).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
   const xs = points.map(([x]) => x);
-  const xAxis = within(axis(xs, 'linear', 6), Math.max(...xs, 0));
+  const names = typeof along === 'string' ? undefined : along;
+  const xAxis = names ? nameAxis(names.length) : along === 'log' ? axis(xs, 'log', 6) : within(axis(xs, 'linear', 6), Math.max(...xs, 0));
   const ys = [...points.map(([, y]) => y), ...(mark ? [mark.y] : [])];
   const whole = axis(ys, scale, 7);
   const yAxis = scale === 'linear' ? within(whole, Math.max(...ys, 0)) : whole;
@@ -123,7 +126,7 @@ function drawPanel(panel: Panel, box: Box, xLabel: string): { shapes: string[]; 
   }
   for (const tick of xAxis.ticks) {
     shapes.push(`<path d="M${short(px(tick))} ${short(bottom)}v5" stroke="${GREY}"/>`);
-    labels.push({ text: written(tick), x: px(tick), y: bottom + 19, size: 12, anchor: 'middle', colour: GREY });
+    labels.push({ text: names?.[tick] ?? written(tick), x: px(tick), y: bottom + 19, size: 12, anchor: 'middle', colour: GREY });
   }
   if (mark) {
     shapes.push(`<path d="M${short(box.x)} ${short(py(mark.y))}H${short(right)}" stroke="${GREY}" stroke-dasharray="2 3"/>`);
@@ -175,6 +178,9 @@ export function axis(values: readonly number[], scale: 'linear' | 'log', most: n
   const [low, high] = usable.length === 0 ? [scale === 'log' ? 0.1 : 0, 1] : [Math.min(...usable), Math.max(...usable)];
   return scale === 'log' ? logAxis(low, high, most) : linearAxis(Math.min(0, low), high === 0 && low === 0 ? 1 : Math.max(0, high), most);
 }
+
+/** As many places side by side. */
+const nameAxis = (count: number): Axis => ({ ticks: Array.from({ length: count }, (_, i) => i), at: (value) => (value + 0.5) / count });
 
 /** The axis cut off at its last value, with the ticks up to there. */
 function within({ ticks, at }: Axis, last: number): Axis {
