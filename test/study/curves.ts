@@ -1,6 +1,6 @@
 /** Curves and results made by hand. */
-import type { RunResult } from '../../src/study/store.js';
-import type { Point } from '../../src/study/train-case.js';
+import type { CollapseResult } from '../../src/study/collapse/study.js';
+import type { Point } from '../../src/study/collapse/train-case.js';
 import { resolveConfig } from '../../src/train/config.js';
 import { findPreset } from '../../src/train/presets.js';
 
@@ -17,7 +17,7 @@ export function curve(values: Partial<Record<keyof Omit<Point, 'images'>, number
   });
 }
 
-export function result(name: string, seed: number, points: readonly Point[]): RunResult {
+export function result(name: string, seed: number, points: readonly Point[]): CollapseResult {
   return {
     ...{ data: 'discs', case: name, seed, measured: 64, scale: 1, blank: BLANK, finished: '2026-01-01T00:00:00Z' },
     config: resolveConfig(findPreset('toy').settings, { model: { latent: CHANNELS } }),

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { axis, layOut, meanLine, type Plot, toPng, toSvg } from '../../src/eval/plot.js';
-import { drawFigure } from '../../src/study/figure.js';
-import { summarize } from '../../src/study/summary.js';
+import { drawFigure } from '../../src/study/collapse/figure.js';
+import { summarize } from '../../src/study/collapse/summary.js';
 import { curve, result } from './curves.js';
 
 const close = (actual: number, expected: number): void => assert.ok(Math.abs(actual - expected) < 0.011, `${actual} is not ${expected}`);

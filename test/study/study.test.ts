@@ -87,7 +87,7 @@ test('a mistake is refused before any work, by name', async () => {
   const mistakes: readonly (readonly [words: string[], text: RegExp])[] = [
     [['study', 'colapse'], /there is no study 'colapse'; did you mean 'collapse'\?/],
     [[...STUDY, '--cases', 'naiv'], /there is no case 'naiv'; did you mean 'naive'\?/],
-    [[...STUDY, '--preset', 'gpus'], /there is no preset 'gpus' of a study; did you mean 'gpu'\?/],
+    [[...STUDY, '--preset', 'gpus'], /there is no preset of the study collapse 'gpus'; did you mean 'gpu'\?/],
     [[...STUDY, '--out', 'pictures'], /'pictures' is not empty and no folder of a study/],
     // Results of other settings are not mixed with these.
     [[...other, '--norm'], /ema\.1\.json' is of other settings: config\.model\.latentNorm false, wanted true/],
@@ -97,5 +97,5 @@ test('a mistake is refused before any work, by name', async () => {
   for (const [words, text] of mistakes) assert.match(exits(await dsd(words, { cwd: folder }), 2).stderr, text);
   writeFileSync(at('alike', 'results', 'pictures-16px.ema.1.json'), '{"data":');
   const broken = exits(await dsd(other, { cwd: folder }), 1);
-  assert.match(broken.stderr, /ema\.1\.json' is no result of a study: it is not JSON\. Remove it/);
+  assert.match(broken.stderr, /ema\.1\.json' is no result of this study: it is not JSON\. Remove it/);
 });

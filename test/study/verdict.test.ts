@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { agreement, spreadOf, summarize } from '../../src/study/summary.js';
-import { ending, ruleInWords, THRESHOLDS, type Verdict, verdict } from '../../src/study/verdict.js';
+import { agreement, summarize } from '../../src/study/collapse/summary.js';
+import { ending, ruleInWords, THRESHOLDS, type Verdict, verdict } from '../../src/study/collapse/verdict.js';
+import { spreadOf } from '../../src/study/table.js';
 import { BLANK, CHANNELS, curve, result } from './curves.js';
 
 const judge = (values: Parameters<typeof curve>[0], diverged?: string): Verdict =>

@@ -1,18 +1,17 @@
 /** Trains one case with one seed and records its curve. Writes nothing. */
 import { setImmediate as turn } from 'node:timers/promises';
-import { FailureError, InterruptedError } from '../core/errors.js';
-import { Loader } from '../data/loader.js';
-import type { DataSet } from '../data/source.js';
-import type { ModelConfig } from '../dsd/sizes.js';
-import { type Device, type DType, noGrad } from '../torch/index.js';
-import type { RunConfig } from '../train/config.js';
-import { Accumulator } from '../train/metrics.js';
-import { due } from '../train/schedule.js';
-import { Stepper } from '../train/step.js';
+import { DivergedError } from '../../core/errors.js';
+import { Loader } from '../../data/loader.js';
+import type { DataSet } from '../../data/source.js';
+import type { ModelConfig } from '../../dsd/sizes.js';
+import type { Device, DType } from '../../torch/index.js';
+import type { RunConfig } from '../../train/config.js';
+import { Accumulator } from '../../train/metrics.js';
+import { due } from '../../train/schedule.js';
+import { Stepper } from '../../train/step.js';
+import { stopIf } from '../runner.js';
+import { scaleLatent } from '../scale.js';
 import { type Measured, measure } from './measure.js';
-
-/** The projection that makes the latent (dsd/sizes.ts). */
-const LATENT_OUT = ['latent_out.weight', 'latent_out.bias'] as const;
 
 export interface Point extends Measured {
   /** Pictures trained on. */
@@ -76,7 +75,7 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
     }
     let last = await at(0);
     while (images < plan.images) {
-      if (signal.aborted) throw new InterruptedError('stopped');
+      stopIf(signal);
       const batch = await loader.next();
       accumulator.add(stepper.step(batch, images));
       const before = images;
@@ -88,7 +87,7 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
         try {
           last = await at(images, losses.denoise);
         } catch (error) {
-          if (error instanceof FailureError && error.constructor === FailureError) return ended(`at ${images} pictures: ${error.message}`);
+          if (error instanceof DivergedError) return ended(`at ${images} pictures: ${error.message}`);
           throw error;
         }
       }
@@ -101,11 +100,4 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
     accumulator.dispose();
     stepper.dispose();
   }
-}
-
-/** Multiplies the untrained latent by scaling its projection in all copies of the weights. */
-function scaleLatent({ online, target, average }: Stepper, factor: number): void {
-  noGrad(() => {
-    for (const { weights } of [online, target, average]) for (const name of LATENT_OUT) weights.get(name).mul_(factor);
-  });
 }

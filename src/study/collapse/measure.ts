@@ -1,11 +1,11 @@
 /** One point of a curve: the latent and the reconstructions of held-out pictures, and the rank of what the network predicts. */
-import type { ImageSource } from '../data/source.js';
-import { draw } from '../dsd/draws.js';
-import { fromPixels } from '../dsd/generate.js';
-import type { Model } from '../dsd/model.js';
-import { batches, pictures, spread } from '../eval/pictures.js';
-import { RankMeter } from '../eval/rank.js';
-import { type Device, type DType, full, noGrad, scope, type Tensor } from '../torch/index.js';
+import type { ImageSource } from '../../data/source.js';
+import { draw } from '../../dsd/draws.js';
+import { fromPixels } from '../../dsd/generate.js';
+import type { Model } from '../../dsd/model.js';
+import { batches, pictures, spread } from '../../eval/pictures.js';
+import { RankMeter } from '../../eval/rank.js';
+import { type Device, type DType, full, noGrad, scope, type Tensor } from '../../torch/index.js';
 
 export interface Measured {
   /** Of the latent before its LayerNorm, where it has one; from 1 to C. */

@@ -1,6 +1,6 @@
 /** What reconstruction is worth beside nothing: the error of one and the same picture for all. */
-import { type ImageSource, pictureBytes, stack } from '../data/source.js';
-import { batches, spread } from '../eval/pictures.js';
+import { type ImageSource, pictureBytes, stack } from '../../data/source.js';
+import { batches, spread } from '../../eval/pictures.js';
 
 /** Pictures that the median is taken over, at most. */
 const FITTED = 2000;

@@ -8,7 +8,7 @@
  * against the error of one and the same picture for all (blank.ts). A latent that is small and still decodes well is variance-suppressed; one that says
  * nothing has collapsed at whatever scale, and such runs swing between scales.
  */
-import { median } from '../eval/median.js';
+import { median } from '../../eval/median.js';
 import type { Curve, Point } from './train-case.js';
 
 export const THRESHOLDS = {

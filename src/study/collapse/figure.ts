@@ -1,8 +1,8 @@
 /** The study's figure: effective rank, reconstruction and scale of the latent against pictures seen, a colour for each case. */
 
-import { type Drawing, layOut, type Panel, type Series } from '../eval/plot.js';
+import { type Drawing, layOut, type Panel, type Series } from '../../eval/plot.js';
 import { CASES } from './cases.js';
-import type { RunResult } from './store.js';
+import type { CollapseResult } from './study.js';
 import { agreement, type CaseSummary } from './summary.js';
 import type { Point } from './train-case.js';
 
@@ -19,7 +19,7 @@ const COLOURS: Readonly<Record<string, string>> = {
 };
 
 /** @param results of one set of pictures, at least one @param summaries of the same */
-export function drawFigure(results: readonly RunResult[], summaries: readonly CaseSummary[], subtitles: readonly string[]): Drawing {
+export function drawFigure(results: readonly CollapseResult[], summaries: readonly CaseSummary[], subtitles: readonly string[]): Drawing {
   const shown = CASES.filter(({ name }) => results.some((result) => result.case === name));
   const series = (value: (point: Point) => number): Series[] =>
     shown.map(({ name }) => ({

@@ -2,14 +2,10 @@
  * The cases of the collapse study: from naive joint training to the cured one, one change at a time. ARCHITECTURE.md, The method: collapse and its
  * cures; the order is that of figure 2 of arXiv 2511.14716, as far as its caption tells.
  */
-import { nearest, UsageError } from '../core/errors.js';
-import type { RunSettings } from '../train/config.js';
+import type { RunSettings } from '../../train/config.js';
+import type { Named } from '../study.js';
 
-export interface StudyCase {
-  readonly name: string;
-  /** As legends and tables call it. */
-  readonly label: string;
-  readonly about: string;
+export interface StudyCase extends Named {
   /** The switches that make it; all else is the same in every case. */
   readonly settings: RunSettings;
 }
@@ -70,14 +66,3 @@ export const CASES: readonly StudyCase[] = [
     settings: joint('clean', true, 'ema', 0.25, true),
   },
 ];
-
-/** The cases with these names, in the study's order. @throws UsageError naming the unknown one and the nearest */
-export function findCases(names: readonly string[]): readonly StudyCase[] {
-  const known = CASES.map(({ name }) => name);
-  for (const name of names) {
-    if (known.includes(name)) continue;
-    const guess = nearest(name, known);
-    throw new UsageError(`there is no case '${name}'${guess ? `; did you mean '${guess}'?` : '.'} Cases: ${known.join(', ')}`);
-  }
-  return CASES.filter(({ name }) => names.includes(name));
-}

@@ -1,13 +1,8 @@
-/** A study's results in few numbers: mean and spread over seeds, verdicts, and where seeds disagree. */
+/** The study's results in few numbers: mean and spread over seeds, verdicts, and where seeds disagree. */
+import { type Spread, spreadOf } from '../table.js';
 import { CASES } from './cases.js';
-import type { RunResult } from './store.js';
+import type { CollapseResult } from './study.js';
 import { type Ending, ending, type Verdict, verdict } from './verdict.js';
-
-/** Mean over seeds, and standard deviation (n - 1) where there are several. */
-export interface Spread {
-  readonly mean: number;
-  readonly deviation?: number;
-}
 
 export interface CaseSummary {
   readonly data: string;
@@ -27,10 +22,10 @@ export interface CaseSummary {
 }
 
 /** The verdict on a run. */
-export const verdictOf = ({ curve, config, blank }: RunResult): Verdict => verdict(curve, { channels: config.model.latent, blank });
+export const verdictOf = ({ curve, config, blank }: CollapseResult): Verdict => verdict(curve, { channels: config.model.latent, blank });
 
 /** One a set of pictures and case, in the order of the results' sets and the study's cases. */
-export function summarize(results: readonly RunResult[]): CaseSummary[] {
+export function summarize(results: readonly CollapseResult[]): CaseSummary[] {
   return [...new Set(results.map(({ data }) => data))].flatMap((data) =>
     CASES.flatMap(({ name, label }) => {
       const runs = results.filter((result) => result.data === data && result.case === name);
@@ -39,7 +34,7 @@ export function summarize(results: readonly RunResult[]): CaseSummary[] {
   );
 }
 
-function summarizeCase(data: string, name: string, label: string, runs: readonly RunResult[]): CaseSummary {
+function summarizeCase(data: string, name: string, label: string, runs: readonly CollapseResult[]): CaseSummary {
   const endings = runs.map(({ curve }) => ending(curve.points));
   const over = (value: (ending: Ending) => number): Spread => spreadOf(endings.map(value));
   return {
@@ -54,13 +49,6 @@ function summarizeCase(data: string, name: string, label: string, runs: readonly
     growth: over((e) => e.growth),
     seconds: spreadOf(runs.map(({ curve }) => curve.seconds)),
   };
-}
-
-/** @param values at least one */
-export function spreadOf(values: readonly number[]): Spread {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  if (values.length === 1) return { mean };
-  return { mean, deviation: Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1)) };
 }
 
 /** 'collapsed', 'collapsed (3 seeds)', or, where seeds disagree, 'SEEDS DISAGREE: collapsed 2, healthy 1'. @param verdicts one a seed */
