@@ -4,7 +4,7 @@ import { openData } from '../data/open.js';
 import { writePng } from '../data/picture.js';
 import type { DataSet } from '../data/source.js';
 import { evaluateEncoder } from '../eval/encoder.js';
-import { type JudgeInput, judgePictures, evaluate as runEvaluation, type Stage } from '../eval/evaluate.js';
+import { type JudgeInput, judgePictures, evaluate as runEvaluation } from '../eval/evaluate.js';
 import { AGAINST } from '../eval/jury.js';
 import { contentOf } from '../eval/reference-file.js';
 import { openSampleFolder } from '../eval/sample-folder.js';
@@ -18,24 +18,12 @@ import { defineCommand } from './command.js';
 import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
 import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
 import { encoderLines, modelLines, pictureLines } from './eval-report.js';
+import { STAGES } from './eval-stages.js';
 import { axesOf, plotFiles, writePlots } from './eval-sweep.js';
 import { checkAbilities } from './model.js';
 import { checkFile, checkPng, OVERWRITE, print, printJson, RESULT } from './output.js';
 import { openProgress, type Progress } from './progress.js';
 import { count, duration, skipped } from './text.js';
-
-const STAGES: Readonly<Record<Stage | 'latents', string>> = {
-  latents: 'measuring latents',
-  classifier: 'training the classifier, step',
-  training: 'describing training pictures',
-  reference: 'describing the reference',
-  floor: 'describing other real pictures',
-  reconstruction: 'reconstructing',
-  components: 'measuring per-patch PCA',
-  samples: 'drawing and describing samples',
-  encoding: 'encoding pictures',
-  probe: 'fitting the linear probe, step',
-};
 
 /** Samples, and real pictures of a reference, if nothing else is said: a network looks at ten pictures a second on two cores of a CPU. */
 const ON_CPU = { samples: 1000, real: 1000, probed: 10_000, searched: 5000 };

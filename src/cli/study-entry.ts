@@ -16,8 +16,25 @@ export const OWN_FLAGS = {
     value: 'S',
     min: 0,
     max: 1000,
-    about: "collapse: deviation that latents begin with; 1, the noise's, by default; 0: as the network's first values make it",
+    about:
+      "collapse, paradigms: deviation that latents begin with; 1, the noise's, by default; 0: as the network's first values make it. In paradigms of latents without a norm",
   },
+  split: {
+    kind: 'number',
+    value: 'S',
+    min: 0.05,
+    max: 0.95,
+    about: "paradigms: the share of two-stage's training FLOPs that its autoencoder gets; 0.5 by default",
+  },
+  features: {
+    kind: 'text',
+    value: 'NAME,...',
+    about:
+      'paradigms, scaling: networks that judge samples, as of dsd eval; classifier,nsfwjs-mixed7 by default. The figures are by the last',
+  },
+  count: { kind: 'whole', value: 'N', min: 4, max: 1_000_000, about: "paradigms, scaling: samples in a set; the preset's by default" },
+  real: { kind: 'whole', value: 'N', min: 4, max: 10_000_000, about: 'paradigms, scaling: the most held-out pictures in the reference' },
+  'classifier-steps': { kind: 'whole', value: 'N', min: 1, max: 1_000_000, about: 'paradigms, scaling: training of the classifier' },
 } as const satisfies Flags;
 export type OwnFlag = keyof typeof OWN_FLAGS;
 

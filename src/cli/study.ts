@@ -17,10 +17,11 @@ import { openProgress } from './progress.js';
 import { invocation, quoted } from './self.js';
 import { stopOnSignals } from './signals.js';
 import { collapseStudy } from './study-collapse.js';
+import { paradigmsStudy, scalingStudy } from './study-compare.js';
 import { OWN_FLAGS, type StudyEntry, type StudyFlags } from './study-entry.js';
 import { counted } from './text.js';
 
-const STUDIES = { collapse: collapseStudy } as const satisfies Record<string, StudyEntry>;
+const STUDIES = { collapse: collapseStudy, paradigms: paradigmsStudy, scaling: scalingStudy } as const satisfies Record<string, StudyEntry>;
 const about = Object.entries(STUDIES).map(([name, entry]) => `${name}: ${entry.about}.`);
 
 export const study = defineCommand({
@@ -47,6 +48,9 @@ export const study = defineCommand({
     ['dsd study collapse --cases naive,norm --seeds 3', 'the two ends only'],
     ['dsd study collapse --data fashion-mnist --set data.image=28 --set model.patch=7', 'other pictures; 28 px are 4 x 4 patches of 7'],
     ['dsd study collapse --preset gpu --device cuda --out runs/collapse', 'the large one'],
+    ['dsd study paradigms --seeds 1', 'every paradigm once: a quarter of an hour on 2 cores'],
+    ['dsd study paradigms --preset gpu --data DIR --set train.images=300000', 'on IDX files of Fashion-MNIST in DIR, half as long'],
+    ['dsd study scaling --preset gpu --device cuda', 'three sizes on a GPU'],
   ],
   sections: async () => Object.entries(STUDIES).flatMap(([name, entry]) => sections(name, entry)),
   settings: () => SETTINGS,

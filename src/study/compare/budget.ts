@@ -1,0 +1,69 @@
+/**
+ * What a run may cost: parameters, and floating-point operations of its training. Two networks in two stages are fitted to the budget of one network in
+ * one stage, so that a comparison of the two is one of methods.
+ */
+import { UsageError } from '../../core/errors.js';
+import { countParameters, forwardFlops, type ModelConfig } from '../../dsd/sizes.js';
+import { modelConfig, type RunConfig } from '../../train/config.js';
+import { passes } from '../../train/schedule.js';
+
+/** How far two budgets may be apart and be called the same. */
+export const TOLERANCE = 0.02;
+/** What the data will say more exactly; a few thousand parameters hang on it, and no operation that is counted. */
+const USUAL = { channels: 3, classes: 10 } as const;
+/** Widths of the SwiGLU that are tried: multiples of these, the first by which the budget is met. */
+const STEPS = [16, 8, 4, 2, 1];
+
+const networkOf = (config: RunConfig): ModelConfig => modelConfig(config, USUAL);
+
+/** Pictures that a run trains on: whole batches. */
+export const trainedImages = ({ train: { images, batch } }: RunConfig): number => Math.ceil(images / batch) * batch;
+
+/** Operations of a picture's passes through the trunk: see forwardFlops and passes. A frozen network is taken to be of the run's own size. */
+const perPicture = (config: RunConfig): number => passes(config.objective) * forwardFlops(networkOf(config));
+
+/** Operations of a run's whole training. */
+export const trainingFlops = (config: RunConfig): number => trainedImages(config) * perPicture(config);
+
+export type Half = Pick<ModelConfig, 'depth' | 'hidden'>;
+
+/**
+ * Depth and SwiGLU width of two equal networks that together have the parameters of one: half its blocks each, and narrower by what there is twice now
+ * (embeddings, time and modulation). Width and heads stay, since a latent's width of features is compared too.
+ * @throws UsageError where there are no such two
+ */
+export function halve(config: RunConfig): Half {
+  const whole = networkOf(config);
+  const wanted = countParameters(whole).model;
+  const depth = Math.max(1, Math.round(whole.depth / 2));
+  const ratio = (hidden: number): number => (2 * countParameters({ ...whole, depth, hidden }).model) / wanted;
+  for (const step of STEPS) {
+    const most = Math.ceil((2 * whole.hidden) / step);
+    const widths = Array.from({ length: most }, (_, i) => (i + 1) * step);
+    const best = widths.reduce((a, b) => (Math.abs(ratio(b) - 1) < Math.abs(ratio(a) - 1) ? b : a));
+    if (Math.abs(ratio(best) - 1) <= TOLERANCE) return { depth, hidden: best };
+  }
+  throw new UsageError(
+    `no two networks of ${depth} blocks have together the ${wanted.toLocaleString('en-GB')} parameters of one of ${whole.depth}, within ${100 * TOLERANCE} %: what there is twice is too much of it. Take a deeper network (model.depth) or a wider model.hidden`,
+  );
+}
+
+/**
+ * Pictures of two stages whose training costs together what a run of one stage does.
+ * @param split share of the operations that the first stage gets, between 0 and 1
+ * @param first @param second their configurations, of any length
+ * @throws UsageError where whole batches come no nearer than the tolerance
+ */
+export function lengths(one: RunConfig, first: RunConfig, second: RunConfig, split: number): [first: number, second: number] {
+  const budget = trainingFlops(one);
+  const batches = (config: RunConfig, share: number): number =>
+    config.train.batch * Math.max(1, Math.round(share / perPicture(config) / config.train.batch));
+  const a = batches(first, split * budget);
+  const b = batches(second, budget - a * perPicture(first));
+  const ratio = (a * perPicture(first) + b * perPicture(second)) / budget;
+  if (Math.abs(ratio - 1) > TOLERANCE)
+    throw new UsageError(
+      `two stages of whole batches come to ${(100 * ratio).toFixed(1)} % of the operations of one stage, which is not within ${100 * TOLERANCE} %: lower train.batch, or raise train.images`,
+    );
+  return [a, b];
+}

@@ -1,0 +1,58 @@
+/** Three sizes of the same network: the same pictures, epochs, seeds, recipe and evaluation. The paper reports quality that rises with size. */
+import { SIZES, type Size } from '../../dsd/sizes.js';
+import { PARADIGM_PRESETS } from './paradigms.js';
+import { asStudied, type CompareCase, type ComparePreset } from './plan.js';
+import { PSNR } from './summary.js';
+import type { Comparison } from './verdict.js';
+
+export interface ScalingPreset extends ComparePreset {
+  /** From the smallest. */
+  readonly sizes: readonly [Size, Size, Size];
+}
+
+const NAMES = ['small', 'medium', 'large'] as const;
+
+export const scalingCases = ({ sizes }: Pick<ScalingPreset, 'sizes'>): readonly CompareCase[] =>
+  NAMES.map((name, i) => {
+    const { width, depth, heads, hidden } = sizes[i] as Size;
+    return {
+      name,
+      label: `${name}: ${width} wide, ${depth} blocks`,
+      about: `${width} wide, ${depth} blocks, ${heads} heads of ${width / heads}`,
+      stages: (resolve) => [{ name: 'dsd', config: resolve({ model: { width, depth, heads, hidden } }) }],
+    };
+  });
+
+/** Whether each distance falls with each size, in words. @param comparisons of a size with the one below it */
+export function fallsWithSize(comparisons: readonly Comparison[]): string[] {
+  const distances = new Set(comparisons.map(({ measure }) => measure).filter((measure) => measure !== PSNR.key));
+  return [...distances].flatMap((measure) => {
+    const steps = comparisons.filter((comparison) => comparison.measure === measure);
+    if (steps.length < NAMES.length - 1) return [];
+    const falls = steps.filter(({ order }) => order === 'lower');
+    const not = steps.filter(({ order }) => order !== 'lower').map((step) => `${step.case} against ${step.against}`);
+    return `- ${measure}: ${falls.length === steps.length ? 'falls with each size' : `does not fall with each size: ${not.join(', ')}`}.`;
+  });
+}
+
+const { cpu, gpu } = PARADIGM_PRESETS;
+
+export const SCALING_PRESETS = {
+  cpu: {
+    ...cpu,
+    about: 'networks of 0.06M, 0.25M and 1.3M weights on openmoji at 16 px',
+    cost: 'not measured',
+    expect: 'not run by us yet',
+    settings: asStudied(cpu.settings, { preset: 'scaling-cpu' }),
+    sizes: [{ width: 32, depth: 3, heads: 1, hidden: 80 }, { width: 64, depth: 4, heads: 2, hidden: 160 }, SIZES.demo],
+  },
+  gpu: {
+    ...gpu,
+    about:
+      "networks of 1.3M, 6.8M and 41M weights by the recipe of `dsd train --preset fashion-mnist`, 600,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
+    cost: 'not measured',
+    expect: 'not run by us yet',
+    settings: asStudied(gpu.settings, { preset: 'scaling-gpu' }),
+    sizes: [SIZES.demo, SIZES.T, SIZES.S],
+  },
+} as const satisfies Record<string, ScalingPreset>;
