@@ -41,6 +41,7 @@ DSD_EMBED(attention, "attention.cu")
 DSD_EMBED(attention_gradient, "attention-gradient.cu")
 DSD_EMBED(block, "block.cu")
 DSD_EMBED(draw, "draw.cu")
+DSD_EMBED(optimizer, "optimizer.cu")
 DSD_EMBED(token, "token.h")
 namespace {
 
@@ -52,7 +53,8 @@ struct Module {
 const Module modules[] = {{"attention", dsd_source_attention, dsd_source_token},
                           {"attention-gradient", dsd_source_attention_gradient, dsd_source_token},
                           {"block", dsd_source_block},
-                          {"draw", dsd_source_draw}};
+                          {"draw", dsd_source_draw},
+                          {"optimizer", dsd_source_optimizer}};
 
 struct Problem {
   std::string text;
@@ -77,6 +79,9 @@ struct Driver {
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
   int (*set_function_attribute)(void*, int, int);
   int (*most_blocks)(int*, void*, int, size_t);
+  int (*get_current)(void**);
+  int (*set_current)(void*);
+  int (*retain_primary)(void**, int);
   int (*error_string)(int, const char**);
   Driver() {
     void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
@@ -87,7 +92,18 @@ struct Driver {
     load(launch, library, "cuLaunchKernel");
     load(set_function_attribute, library, "cuFuncSetAttribute");
     load(most_blocks, library, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+    load(get_current, library, "cuCtxGetCurrent");
+    load(set_current, library, "cuCtxSetCurrent");
+    load(retain_primary, library, "cuDevicePrimaryCtxRetain");
     load(error_string, library, "cuGetErrorString");
+  }
+  // The runtime makes a device's context current in a thread at its first call there; a thread of autograd's may launch a kernel of ours before.
+  void make_current(int device) const {
+    void* context = nullptr;
+    check(get_current(&context), "asking for the context");
+    if (context) return;
+    check(retain_primary(&context, device), "asking for the device's context");
+    check(set_current(context), "setting the context");
   }
   void check(int status, const char* what) const {
     if (status == 0) return;
@@ -242,8 +258,7 @@ Kernels& kernels() {
 void* load_module(Kernels& all, const char* name, int device) {
   void*& loaded = all.loaded[{device, name}];
   if (loaded) return loaded;
-  if (!all.driver) all.driver = std::make_unique<Driver>();
-  const Driver& driver = *all.driver;
+  const Driver& driver = driver_of(all, device);
   auto module = std::find_if(std::begin(modules), std::end(modules), [&](const Module& each) { return std::strcmp(each.name, name) == 0; });
   if (module == std::end(modules)) throw Problem{std::string("there is no ") + name + ".cu"};
   int major = 0, minor = 0;
@@ -289,8 +304,8 @@ void with_kernels(const char* name, c10::Device device, Run run) {
 
 int device_attribute(Kernels& all, int which, int device) {
   int value = 0;
-  if (!all.driver) all.driver = std::make_unique<Driver>();
-  all.driver->check(all.driver->get_attribute(&value, which, device), "asking for a device's attribute");
+  const Driver& driver = driver_of(all, device);
+  driver.check(driver.get_attribute(&value, which, device), "asking for a device's attribute");
   return value;
 }
 

@@ -1,171 +1,64 @@
-// Operators on whole lists of tensors: AdamW, the norm of all gradients, moving averages. None of them is recorded for gradients.
-#include "kernels.h"
+// The optimizer's passes over memory: the norm of all gradients; AdamW or a given direction, with both averages and the bfloat16 copies, element by
+// element; Muon's momentum; and the polynomial of its iteration. None of them is recorded for gradients.
+//
+// On the CPU a piece goes through several loops while it lies in the nearest cache, which is one pass over memory.
+#include "optimizer.h"
+#include "rows.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/norm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/library.h>
 
-#if TORCH_VERSION_MAJOR >= 2
-#include <ATen/ops/_foreach_add.h>
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_sub.h>
-#include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/empty_like.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 namespace dsd {
 namespace {
 
-// A list of tensors cut into pieces of at most this many elements, so that threads share the work evenly and a sum of pieces does not
-// depend on the number of threads.
-constexpr int64_t piece = 16384;
+using MaybeTensors = c10::List<Optional<at::Tensor>>;
+
 struct Piece {
   size_t tensor;
   int64_t begin;
   int64_t length;
 };
 
-std::vector<Piece> cut(at::TensorList tensors) {
+// Calls each(piece, its number), by threads.
+template <typename Lengths, typename Each>
+void for_each_piece(const Lengths& lengths, Each each) {
   std::vector<Piece> pieces;
-  for (size_t i = 0; i < tensors.size(); i++) {
-    for (int64_t begin = 0; begin < tensors[i].numel(); begin += piece) {
-      pieces.push_back({i, begin, std::min(piece, tensors[i].numel() - begin)});
-    }
+  for (size_t i = 0; i < lengths.size(); i++) {
+    for (int64_t begin = 0; begin < lengths[i]; begin += piece) pieces.push_back({i, begin, std::min(piece, lengths[i] - begin)});
   }
-  return pieces;
-}
-
-template <typename Each>
-void for_each_piece(const std::vector<Piece>& pieces, Each each) {
   at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) each(pieces[i], i);
   });
 }
 
-bool on_cuda(at::TensorList tensors) { return !tensors.empty() && tensors[0].is_cuda(); }
-
-void check_list(const char* name, const char* what, at::TensorList like, at::TensorList tensors) {
-  TORCH_CHECK(tensors.size() == like.size(), name, ": ", tensors.size(), " ", what, " for ", like.size(), " tensors");
-  for (size_t i = 0; i < tensors.size(); i++) {
-    TORCH_CHECK(tensors[i].sizes() == like[i].sizes(), name, ": ", what, "[", i, "] has shape ", tensors[i].sizes(), ", expected ", like[i].sizes());
-    TORCH_CHECK(tensors[i].scalar_type() == like[i].scalar_type(), name, ": ", what, "[", i, "] has dtype ", tensors[i].scalar_type(),
-                ", expected ", like[i].scalar_type());
-    TORCH_CHECK(tensors[i].device() == like[i].device(), name, ": ", what, "[", i, "] is on ", tensors[i].device(), ", expected ", like[i].device());
-  }
-}
-
-// Kernels write through plain pointers: everything must be float32 or float64, contiguous, on the CPU.
-void check_plain(const char* name, const char* what, at::TensorList tensors) {
-  for (size_t i = 0; i < tensors.size(); i++) {
-    auto dtype = tensors[i].scalar_type();
-    TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble, name, ": ", what, "[", i, "] must be float32 or float64, found ", dtype);
-    TORCH_CHECK(tensors[i].is_cpu(), name, ": ", what, "[", i, "] is on ", tensors[i].device());
-    TORCH_CHECK(tensors[i].is_contiguous(), name, ": ", what, "[", i, "] is not contiguous");
-  }
-}
-
-std::vector<at::Tensor> contiguous(at::TensorList tensors) {
-  std::vector<at::Tensor> result;
-  for (const auto& tensor : tensors) result.push_back(tensor.contiguous());
-  return result;
-}
-
-void changed(at::TensorList tensors) {
-  for (const auto& tensor : tensors) tensor.unsafeGetTensorImpl()->bump_version();
-}
-
-struct Adam {
-  double lr, beta1, beta2, eps, weight_decay, inverse_scale, correction1, correction2;
-};
-
-// Both moments and the parameter in one pass over memory.
-template <typename T>
-__attribute__((always_inline)) inline void adamw_loop(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, int64_t n, const Adam& a) {
-  const T keep = T(1 - a.lr * a.weight_decay), b1 = T(1 - a.beta1), b2 = T(a.beta2), rest2 = T(1 - a.beta2), inverse = T(a.inverse_scale);
-  const T size = T(a.lr / a.correction1), root = T(1 / std::sqrt(a.correction2)), eps = T(a.eps);
-  for (int64_t i = 0; i < n; i++) {
-    T grad = g[i] * inverse;
-    T first = m[i] + b1 * (grad - m[i]);
-    T second = b2 * v[i] + rest2 * grad * grad;
-    m[i] = first;
-    v[i] = second;
-    p[i] = keep * p[i] - size * first / (std::sqrt(second) * root + eps);
-  }
-}
-DSD_VECTOR void adamw_float(float* p, const float* g, float* m, float* v, int64_t n, const Adam& a) { adamw_loop(p, g, m, v, n, a); }
-DSD_VECTOR void adamw_double(double* p, const double* g, double* m, double* v, int64_t n, const Adam& a) { adamw_loop(p, g, m, v, n, a); }
-
-void adamw_cpu(at::TensorList params, at::TensorList given, at::TensorList exp_avg, at::TensorList exp_avg_sq, at::Tensor step, Adam a,
-               const Optional<at::Tensor>& grad_scale, const Optional<at::Tensor>& found_inf) {
-  if (found_inf && found_inf->item().toDouble() != 0) return;
-  auto grads = contiguous(given);
-  check_plain("adamw_", "parameters", params);
-  check_plain("adamw_", "gradients", grads);
-  check_plain("adamw_", "first moments", exp_avg);
-  check_plain("adamw_", "second moments", exp_avg_sq);
-  step.add_(1);
-  double t = step.item().toDouble();
-  a.correction1 = 1 - std::pow(a.beta1, t);
-  a.correction2 = 1 - std::pow(a.beta2, t);
-  a.inverse_scale = grad_scale ? 1 / grad_scale->item().toDouble() : 1;
-  for_each_piece(cut(params), [&](const Piece& part, int64_t) {
-    size_t i = part.tensor;
-    auto pointer = [&](const at::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()) + part.begin * tensor.element_size(); };
-    char *p = pointer(params[i]), *g = pointer(grads[i]), *m = pointer(exp_avg[i]), *v = pointer(exp_avg_sq[i]);
-    if (params[i].scalar_type() == at::kFloat) {
-      adamw_float(reinterpret_cast<float*>(p), reinterpret_cast<float*>(g), reinterpret_cast<float*>(m), reinterpret_cast<float*>(v), part.length, a);
-    } else {
-      adamw_double(reinterpret_cast<double*>(p), reinterpret_cast<double*>(g), reinterpret_cast<double*>(m), reinterpret_cast<double*>(v), part.length, a);
-    }
-  });
-  changed(params);
-  changed(exp_avg);
-  changed(exp_avg_sq);
-}
-
-void adamw(at::TensorList params, at::TensorList grads, at::TensorList exp_avg, at::TensorList exp_avg_sq, at::Tensor step,
-           const at::Tensor& lr, double beta1, double beta2, double eps, double weight_decay, const Optional<at::Tensor>& grad_scale,
-           const Optional<at::Tensor>& found_inf) {
-  c10::NoGradGuard no_grad;
-  check_list("adamw_", "gradients", params, grads);
-  check_list("adamw_", "first moments", params, exp_avg);
-  check_list("adamw_", "second moments", params, exp_avg_sq);
-  TORCH_CHECK(step.numel() == 1 && at::isFloatingType(step.scalar_type()), "adamw_: step must be one floating point number");
-  for (const auto* scalar : {&grad_scale, &found_inf}) {
-    TORCH_CHECK(!*scalar || ((*scalar)->numel() == 1 && (*scalar)->scalar_type() == at::kFloat), "adamw_: gradScale and foundInf must be one float32 each");
-  }
-  if (params.empty()) return;
-  Adam a{0, beta1, beta2, eps, weight_decay, 1, 1, 1};
-  if (!on_cuda(params)) a.lr = lr.item().toDouble();
-  if (!on_cuda(params)) return adamw_cpu(params, grads, exp_avg, exp_avg_sq, step, a, grad_scale, found_inf);
-#if TORCH_VERSION_MAJOR >= 2
-  step.add_(1);
-  std::vector<at::Tensor> steps(params.size(), step);
-  // The fused kernel walks all lists in memory order, and a convolution's gradient may lie in another than its weight.
-  std::vector<at::Tensor> laid;
-  laid.reserve(grads.size());
-  for (size_t i = 0; i < grads.size(); i++) {
-    laid.push_back(grads[i].strides() == params[i].strides() ? grads[i] : at::empty_like(params[i]).copy_(grads[i]));
-  }
-  at::_fused_adamw_(params, laid, exp_avg, exp_avg_sq, {}, steps, lr.to(at::kFloat), beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
-                    grad_scale, found_inf);
-  if (found_inf) step.sub_(*found_inf);  // a step that was skipped does not count
-#else
-  TORCH_CHECK(false, "adamw_: CUDA needs libtorch 2.6 or newer");
-#endif
+void changed(const at::Tensor& tensor) {
+  if (tensor.defined()) tensor.unsafeGetTensorImpl()->bump_version();
 }
 
 template <typename T>
-__attribute__((always_inline)) inline double squares_loop(const T* x, int64_t n) {
+T* pointer(const at::Tensor& tensor, int64_t at) {
+  return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) + at : nullptr;
+}
+
+bool is_bfloat16(const at::Tensor& tensor) { return tensor.defined() && tensor.scalar_type() == at::kBFloat16; }
+
+const double* read_numbers(const char* name, const at::Tensor& numbers, at::Device device) {
+  TORCH_CHECK(numbers.sizes() == at::IntArrayRef({kNumbers}) && numbers.scalar_type() == at::kDouble && numbers.is_contiguous(), name,
+              ": numbers must be what step_numbers gives, found ", numbers.scalar_type(), " ", numbers.sizes());
+  TORCH_CHECK(numbers.device() == device, name, ": numbers are on ", numbers.device(), ", expected ", device);
+  return numbers.is_cpu() ? numbers.data_ptr<double>() : nullptr;
+}
+
+// --- The norm of all gradients
+
+template <typename T>
+DSD_INLINE double squares_loop(const T* x, int64_t n) {
   // Sixteen sums side by side: the order of additions is fixed, whatever the width of the vectors.
   double sums[16] = {};
   int64_t i = 0;
@@ -177,32 +70,53 @@ __attribute__((always_inline)) inline double squares_loop(const T* x, int64_t n)
   for (; i < n; i++) sum += double(x[i]) * double(x[i]);
   return sum;
 }
-DSD_VECTOR double squares_float(const float* x, int64_t n) { return squares_loop(x, n); }
-DSD_VECTOR double squares_double(const double* x, int64_t n) { return squares_loop(x, n); }
+DSD_VECTOR double squares(const float* x, int64_t n) { return squares_loop(x, n); }
+DSD_VECTOR double squares(const double* x, int64_t n) { return squares_loop(x, n); }
+
+// What lies in the nearest cache while the loops below go over it.
+constexpr int64_t strip = 1024;
+
+DSD_INLINE void widen(const c10::BFloat16* from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += lanes<float>) store<float>(to + i, load<float>(from + i, n - i), n - i);
+}
+DSD_INLINE void narrow(const float* from, c10::BFloat16* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += lanes<float>) store<float>(to + i, load<float>(from + i, n - i), n - i);
+}
+DSD_VECTOR double squares(const c10::BFloat16* x, int64_t n) {
+  float wide[strip];
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += strip) {
+    widen(x + i, wide, std::min(strip, n - i));
+    sum += squares_loop(wide, std::min(strip, n - i));
+  }
+  return sum;
+}
 
 at::Tensor grad_norm(at::TensorList given) {
   c10::NoGradGuard no_grad;
   if (given.empty()) return at::zeros({}, at::TensorOptions().dtype(at::kFloat));
-  if (on_cuda(given)) {
-    auto norms = at::_foreach_norm(given, 2);
-    auto all = at::linalg_vector_norm(at::stack(norms));
-    return all.scalar_type() == at::kDouble ? all : all.to(at::kFloat);
-  }
   bool is_double = false;
   std::vector<at::Tensor> grads;
+  std::vector<int64_t> lengths;
   for (const auto& grad : given) {
     auto dtype = grad.scalar_type();
     TORCH_CHECK(at::isFloatingType(dtype), "grad_norm: gradients must be floating point, found ", dtype);
+    TORCH_CHECK(grad.device() == given[0].device(), "grad_norm: gradients are on ", given[0].device(), " and ", grad.device());
     is_double = is_double || dtype == at::kDouble;
-    grads.push_back((dtype == at::kFloat || dtype == at::kDouble ? grad : grad.to(at::kFloat)).contiguous());
+    bool as_it_is = dtype == at::kFloat || dtype == at::kBFloat16 || (dtype == at::kDouble && grad.is_cpu());
+    grads.push_back((as_it_is ? grad : grad.to(at::kFloat)).contiguous());
+    lengths.push_back(grad.numel());
   }
-  check_plain("grad_norm", "gradients", grads);
-  auto pieces = cut(grads);
-  std::vector<double> sums(pieces.size());
-  for_each_piece(pieces, [&](const Piece& part, int64_t at) {
+#ifdef DSD_CUDA
+  if (given[0].is_cuda()) return grad_norm_cuda(grads);
+#endif
+  TORCH_CHECK(given[0].is_cpu(), "grad_norm: is for the CPU and CUDA, found ", given[0].device());
+  std::vector<double> sums;
+  for (int64_t length : lengths) sums.resize(sums.size() + (length + piece - 1) / piece);
+  for_each_piece(lengths, [&](const Piece& part, int64_t at) {
     const auto& grad = grads[part.tensor];
-    sums[at] = grad.scalar_type() == at::kFloat ? squares_float(static_cast<const float*>(grad.data_ptr()) + part.begin, part.length)
-                                                : squares_double(static_cast<const double*>(grad.data_ptr()) + part.begin, part.length);
+    auto sum = [&](auto type) { return squares(pointer<decltype(type)>(grad, part.begin), part.length); };
+    sums[at] = grad.scalar_type() == at::kDouble ? sum(double()) : is_bfloat16(grad) ? sum(c10::BFloat16()) : sum(float());
   });
   double sum = 0;
   for (double part : sums) sum += part;
@@ -210,48 +124,182 @@ at::Tensor grad_norm(at::TensorList given) {
   return result.fill_(std::sqrt(sum));
 }
 
-template <typename T>
-__attribute__((always_inline)) inline void lerp_loop(T* __restrict x, const T* __restrict to, int64_t n, T weight) {
-  for (int64_t i = 0; i < n; i++) x[i] += weight * (to[i] - x[i]);
-}
-DSD_VECTOR void lerp_float(float* x, const float* to, int64_t n, float weight) { lerp_loop(x, to, n, weight); }
-DSD_VECTOR void lerp_double(double* x, const double* to, int64_t n, double weight) { lerp_loop(x, to, n, weight); }
+// --- The numbers of a step
 
-void lerp_list(at::TensorList targets, at::TensorList given, const at::Tensor& share) {
+at::Tensor step_numbers(const at::Tensor& norm, at::Tensor step, const at::Tensor& rates, double clip, double beta1, double beta2,
+                        double weight_decay) {
   c10::NoGradGuard no_grad;
-  check_list("lerp_list_", "sources", targets, given);
-  if (targets.empty()) return;
-#if TORCH_VERSION_MAJOR >= 2
-  if (on_cuda(targets)) {
-    auto difference = at::_foreach_sub(given, targets);
-    at::_foreach_mul_(difference, share.to(at::kFloat));
-    return at::_foreach_add_(targets, difference);
+  auto is_real = [](const at::Tensor& tensor) { return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble; };
+  TORCH_CHECK(norm.numel() == 1 && is_real(norm), "step_numbers: norm must be one float32 or float64");
+  TORCH_CHECK(step.numel() == 1 && step.scalar_type() == at::kFloat, "step_numbers: step must be one float32");
+  TORCH_CHECK(rates.sizes() == at::IntArrayRef({3}) && is_real(rates) && rates.is_contiguous(),
+              "step_numbers: rates must be three of float32 or float64, found ", rates.scalar_type(), " ", rates.sizes());
+  for (const auto* tensor : {&norm, &rates}) {
+    TORCH_CHECK(tensor->device() == step.device(), "step_numbers: step is on ", step.device(), ", and norm or rates on ", tensor->device());
   }
+  auto numbers = at::empty({kNumbers}, step.options().dtype(at::kDouble));
+#ifdef DSD_CUDA
+  if (step.is_cuda()) return step_numbers_cuda(norm, step, rates, clip, beta1, beta2, weight_decay, numbers), numbers;
 #endif
-  double weight = share.item().toDouble();
-  auto sources = contiguous(given);
-  check_plain("lerp_list_", "targets", targets);
-  check_plain("lerp_list_", "sources", sources);
-  for_each_piece(cut(targets), [&](const Piece& part, int64_t) {
-    void *x = targets[part.tensor].data_ptr(), *to = sources[part.tensor].data_ptr();
-    if (targets[part.tensor].scalar_type() == at::kFloat) {
-      lerp_float(static_cast<float*>(x) + part.begin, static_cast<float*>(to) + part.begin, part.length, static_cast<float>(weight));
-    } else {
-      lerp_double(static_cast<double*>(x) + part.begin, static_cast<double*>(to) + part.begin, part.length, weight);
+  double* to = numbers.data_ptr<double>();
+  bool is_double = norm.scalar_type() == at::kDouble;
+  // In the norm's own type, and 1e-6, as in PyTorch.
+  double divisor = is_double ? std::max(1.0, (norm.item().toDouble() + 1e-6) / clip)
+                             : std::max(1.f, (norm.item().toFloat() + 1e-6f) / static_cast<float>(clip));
+  auto wide = rates.to(at::kDouble);
+  const double* rate = wide.data_ptr<double>();
+  to[kFinite] = std::isfinite(norm.item().toDouble());
+  if (to[kFinite] != 0) step.add_(1);
+  double t = step.item().toDouble();
+  to[kDivisor] = divisor;
+  to[kRate] = rate[0];
+  to[kDecay] = rate[0] * weight_decay;
+  to[kSize] = rate[0] / (1 - std::pow(beta1, t));
+  to[kRoot] = 1 / std::sqrt(1 - std::pow(beta2, t));
+  to[kTargetShare] = rate[1];
+  to[kAverageShare] = rate[2];
+  return numbers;
+}
+
+// --- The pass over all parameters
+
+template <typename T>
+struct Constants {
+  bool finite;
+  T inverse, keep, size, root, b1, b2, rest2, eps, target, average, decay;
+  double rate;
+  Constants(const double* n, double beta1, double beta2, double epsilon)
+      : finite(n[kFinite] != 0), inverse(T(1 / n[kDivisor])), keep(T(1 - n[kDecay])), size(T(n[kSize])), root(T(n[kRoot])), b1(T(1 - beta1)),
+        b2(T(beta2)), rest2(T(1 - beta2)), eps(T(epsilon)), target(T(n[kTargetShare])), average(T(n[kAverageShare])), decay(T(n[kDecay])),
+        rate(n[kRate]) {}
+};
+
+template <typename T>
+DSD_INLINE void adamw(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, int64_t n, const Constants<T>& a) {
+  for (int64_t i = 0; i < n; i++) {
+    T grad = g[i] * a.inverse;
+    T first = m[i] + a.b1 * (grad - m[i]);
+    T second = a.b2 * v[i] + a.rest2 * grad * grad;
+    m[i] = first;
+    v[i] = second;
+    p[i] = a.keep * p[i] - a.size * first / (std::sqrt(second) * a.root + a.eps);
+  }
+}
+template <typename T>
+DSD_INLINE void go(T* __restrict p, const T* __restrict direction, int64_t n, T size, T decay) {
+  for (int64_t i = 0; i < n; i++) p[i] += size * direction[i] - decay * p[i];
+}
+template <typename T>
+DSD_INLINE void lerp(T* __restrict x, const T* __restrict to, int64_t n, T share) {
+  for (int64_t i = 0; i < n; i++) x[i] += share * (to[i] - x[i]);
+}
+DSD_INLINE const float* wide(const float* x, bool is_bfloat16, float* space, int64_t n) {
+  if (!is_bfloat16) return x;
+  widen(reinterpret_cast<const c10::BFloat16*>(x), space, n);
+  return space;
+}
+DSD_INLINE const double* wide(const double* x, bool, double*, int64_t) { return x; }
+DSD_INLINE void narrow(const double*, c10::BFloat16*, int64_t) {}
+
+template <typename T>
+DSD_VECTOR void update_piece(const Parameter& all, int64_t begin, int64_t end, const Constants<T>& a) {
+  T space[strip];
+  const bool narrow_gradient = is_bfloat16(all.gradient);
+  for (int64_t at = begin; at < end; at += strip) {
+    const int64_t n = std::min(strip, end - at);
+    T *p = pointer<T>(all.weight, at), *target = pointer<T>(all.target, at), *average = pointer<T>(all.average, at);
+    if (all.gradient.defined() && a.finite) {
+      const T* given = narrow_gradient ? reinterpret_cast<const T*>(pointer<c10::BFloat16>(all.gradient, at)) : pointer<T>(all.gradient, at);
+      const T* g = wide(given, narrow_gradient, space, n);
+      if (all.first.defined()) {
+        adamw(p, g, pointer<T>(all.first, at), pointer<T>(all.second, at), n, a);
+      } else {
+        go(p, g, n, T(-a.rate * all.scale), a.decay);
+      }
     }
-  });
-  changed(targets);
+    if (target) lerp(target, p, n, a.target);
+    if (average) lerp(average, p, n, a.average);
+    if (all.copy.defined()) narrow(p, pointer<c10::BFloat16>(all.copy, at), n);
+    if (target && all.target_copy.defined()) narrow(target, pointer<c10::BFloat16>(all.target_copy, at), n);
+  }
+}
+
+// Kernels write through plain pointers.
+void check_one(const char* what, size_t i, const at::Tensor& weight, const at::Tensor& tensor, at::ScalarType dtype) {
+  if (!tensor.defined()) return;
+  TORCH_CHECK(tensor.sizes() == weight.sizes(), "update_: ", what, "[", i, "] has shape ", tensor.sizes(), ", expected ", weight.sizes());
+  TORCH_CHECK(tensor.scalar_type() == dtype, "update_: ", what, "[", i, "] has dtype ", tensor.scalar_type(), ", expected ", dtype);
+  TORCH_CHECK(tensor.device() == weight.device(), "update_: ", what, "[", i, "] is on ", tensor.device(), ", expected ", weight.device());
+  TORCH_CHECK(tensor.is_contiguous(), "update_: ", what, "[", i, "] is not contiguous");
+}
+
+void update(at::TensorList weights, const MaybeTensors& gradients, const MaybeTensors& first, const MaybeTensors& second,
+            const MaybeTensors& target, const MaybeTensors& average, const MaybeTensors& copies, const MaybeTensors& target_copies,
+            c10::ArrayRef<double> scales, const at::Tensor& numbers, double beta1, double beta2, double eps) {
+  c10::NoGradGuard no_grad;
+  for (const auto* list : {&gradients, &first, &second, &target, &average, &copies, &target_copies}) {
+    TORCH_CHECK(list->size() == weights.size(), "update_: lists of ", list->size(), " and ", weights.size(), " tensors");
+  }
+  TORCH_CHECK(scales.size() == weights.size(), "update_: ", scales.size(), " scales for ", weights.size(), " weights");
+  if (weights.empty()) return;
+  std::vector<Parameter> all;
+  std::vector<int64_t> lengths;
+  for (size_t i = 0; i < weights.size(); i++) {
+    auto of = [&](const MaybeTensors& list) {
+      Optional<at::Tensor> tensor = list.get(i);
+      return tensor ? *tensor : at::Tensor();
+    };
+    const auto& w = weights[i];
+    Parameter one{w, of(gradients), of(first), of(second), of(target), of(average), of(copies), of(target_copies), scales[i]};
+    auto dtype = w.scalar_type();
+    TORCH_CHECK(dtype == at::kFloat || (dtype == at::kDouble && w.is_cpu()), "update_: weights[", i, "] must be float32, or float64 on the CPU, found ", dtype);
+    TORCH_CHECK(w.is_contiguous(), "update_: weights[", i, "] is not contiguous");
+    TORCH_CHECK(w.device() == weights[0].device(), "update_: weights are on ", weights[0].device(), " and ", w.device());
+    TORCH_CHECK(one.first.defined() == one.second.defined(), "update_: weights[", i, "] has one moment of two");
+    if (one.gradient.defined()) one.gradient = one.gradient.contiguous();
+    bool narrow_gradient = is_bfloat16(one.gradient) && dtype == at::kFloat;
+    check_one("gradients", i, w, one.gradient, narrow_gradient ? at::kBFloat16 : dtype);
+    check_one("first moments", i, w, one.first, dtype);
+    check_one("second moments", i, w, one.second, dtype);
+    check_one("target", i, w, one.target, dtype);
+    check_one("average", i, w, one.average, dtype);
+    TORCH_CHECK(dtype == at::kFloat || !(one.copy.defined() || one.target_copy.defined()), "update_: only float32 weights have copies");
+    check_one("copies", i, w, one.copy, at::kBFloat16);
+    check_one("copies of the target", i, w, one.target_copy, at::kBFloat16);
+    lengths.push_back(w.numel());
+    all.push_back(std::move(one));
+  }
+  const double* n = read_numbers("update_", numbers, weights[0].device());
+#ifdef DSD_CUDA
+  if (weights[0].is_cuda()) {
+    update_cuda(all, numbers, beta1, beta2, eps);
+  } else
+#endif
+  {
+    TORCH_CHECK(n, "update_: is for the CPU and CUDA, found ", weights[0].device());
+    Constants<float> single(n, beta1, beta2, eps);
+    Constants<double> wide(n, beta1, beta2, eps);
+    for_each_piece(lengths, [&](const Piece& part, int64_t) {
+      const auto& one = all[part.tensor];
+      if (one.weight.scalar_type() == at::kFloat) update_piece<float>(one, part.begin, part.begin + part.length, single);
+      else update_piece<double>(one, part.begin, part.begin + part.length, wide);
+    });
+  }
+  for (const auto& one : all) {
+    for (const auto* tensor : {&one.weight, &one.first, &one.second, &one.target, &one.average, &one.copy, &one.target_copy}) changed(*tensor);
+  }
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
-  library.def(
-      "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avg, Tensor(c!)[] exp_avg_sq, Tensor(d!) step, Tensor lr, float beta1, "
-      "float beta2, float eps, float weight_decay, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()",
-      &adamw);
   library.def("grad_norm(Tensor[] grads) -> Tensor", &grad_norm);
-  library.def("lerp_list_(Tensor(a!)[] targets, Tensor[] sources, Tensor weight) -> ()", &lerp_list);
+  library.def("step_numbers(Tensor norm, Tensor(a!) step, Tensor rates, float clip, float beta1, float beta2, float weight_decay) -> Tensor",
+              &step_numbers);
+  library.def(
+      "update_(Tensor[] weights, Tensor?[] gradients, Tensor?[] first, Tensor?[] second, Tensor?[] target, Tensor?[] average, Tensor?[] copies, "
+      "Tensor?[] target_copies, float[] scales, Tensor numbers, float beta1, float beta2, float eps) -> ()",
+      &update);
 }
 
 }  // namespace dsd

@@ -2,7 +2,7 @@
  * The optimizer of a whole network: AdamW (Loshchilov and Hutter, arXiv 1711.05101), with Muon for the matrices it is told of; clipping by the
  * global norm; a step whose gradient is not finite is skipped. Nothing in it waits for the device.
  */
-import { adamw_, type DType, gradNorm, lerpList_, noGrad, scope, type Tensor, zeros, zerosLike } from '../torch/index.js';
+import { type DType, gradNorm, noGrad, scope, stepNumbers, type Tensor, type Updated, update_, zeros, zerosLike } from '../torch/index.js';
 import { MuonGroup, type Stacked } from './muon.js';
 import { type Copies, Weights } from './weights.js';
 
@@ -32,21 +32,22 @@ export class Optimizer {
   /** AdamW's moments, of the parameters that are its own. */
   readonly first: Weights;
   readonly second: Weights;
-  /** Steps that AdamW has taken, which skipped ones do not advance: 0-d float32 on the device. */
+  /** Steps taken, skipped ones not counted: 0-d float32 on the device. */
   readonly step: Tensor;
   readonly groups: readonly MuonGroup[];
-  private readonly names: readonly string[];
-  private readonly own: Weights;
+  private readonly parameters: readonly Updated[];
+  /** Where the members of each group stand among the parameters. */
+  private readonly places: readonly (readonly number[])[];
 
   constructor(
     weights: Weights,
     private readonly options: OptimizerOptions,
-    private readonly followers: Followers = {},
+    { target, average, copies, targetCopies }: Followers = {},
   ) {
-    this.names = [...weights.tensors.keys()];
-    this.own = new Weights(new Map([...weights.tensors].filter(([name]) => !options.muon.has(name))));
-    this.first = this.own.map((w) => zerosLike(w));
-    this.second = this.own.map((w) => zerosLike(w));
+    const names = [...weights.tensors.keys()];
+    const own = new Weights(new Map([...weights.tensors].filter(([name]) => !options.muon.has(name))));
+    this.first = own.map((w) => zerosLike(w));
+    this.second = own.map((w) => zerosLike(w));
     this.step = zeros([], { device: (weights.list()[0] as Tensor).device });
     const byShape = new Map<string, [Stacked[], number, number]>();
     for (const [name, count] of options.muon) {
@@ -57,6 +58,17 @@ export class Optimizer {
       byShape.set(`${r} x ${q}`, group);
     }
     this.groups = [...byShape.values()].map(([members, r, q]) => new MuonGroup(members, r, q, options.compute));
+    this.places = this.groups.map(({ members }) => members.map(({ name }) => names.indexOf(name)));
+    const scales = new Map(this.groups.flatMap(({ members, scale }) => members.map(({ name }) => [name, scale])));
+    this.parameters = names.map((name) => ({
+      weight: weights.get(name),
+      moments: own.has(name) ? [this.first.get(name), this.second.get(name)] : undefined,
+      scale: scales.get(name),
+      target: target?.weights.get(name),
+      average: average?.weights.get(name),
+      copy: copies?.tensors.get(name),
+      targetCopy: targetCopies?.tensors.get(name),
+    }));
   }
 
   /**
@@ -65,41 +77,21 @@ export class Optimizer {
    * weights (Average.share). Where the gradient is not finite, weights and moments stay as they are, and the averages move as always.
    * Returns the norm before clipping, 0-d, unread.
    */
-  update(given: readonly (Tensor | null)[], rates: Tensor): Tensor {
-    const { beta1, beta2, epsilon, weightDecay, clip } = this.options;
+  update(gradients: readonly (Tensor | null)[], rates: Tensor): Tensor {
     return noGrad(() =>
       scope(() => {
-        const learningRate = rates.select(0, 0);
-        const gradients = given.map((gradient) => (gradient?.dtype === 'bfloat16' ? gradient.to({ dtype: 'float32' }) : gradient));
         const norm = gradNorm(gradients);
-        const finite = norm.isfinite();
-        const gradScale = norm.add(1e-6).div(clip).clamp(1); // gradients are divided by it; 1e-6 as in PyTorch
-        const of = new Map(this.names.map((name, i) => [name, gradients[i] ?? null]));
-        adamw_(
-          this.own.list(),
-          [...this.own.tensors.keys()].map((name) => of.get(name) ?? null),
-          this.first.list(),
-          this.second.list(),
-          this.step,
-          {
-            lr: learningRate,
-            beta1,
-            beta2,
-            eps: epsilon,
-            weightDecay,
-            gradScale: gradScale.to({ dtype: 'float32' }),
-            foundInf: finite.logicalNot().to({ dtype: 'float32' }),
-          },
-        );
-        for (const group of this.groups) {
+        const numbers = stepNumbers(norm, this.step, rates, this.options);
+        const given = [...gradients];
+        for (const [i, group] of this.groups.entries()) {
+          const places = this.places[i] as readonly number[];
           // A block is used whole or not at all, so that a group has all of its gradients or none.
-          const found = group.members.flatMap(({ name }) => of.get(name) ?? []);
-          if (found.length === group.members.length) group.update(found, { learningRate, weightDecay, scale: gradScale, finite });
+          const found = places.flatMap((place) => gradients[place] ?? []);
+          const directions = found.length === places.length ? group.directions(found, numbers) : [];
+          for (const [member, place] of places.entries()) given[place] = directions[member] ?? null;
         }
-        const { target, average, copies, targetCopies } = this.followers;
-        for (const [i, each] of [target, average].entries()) each?.follow(rates.select(0, i + 1));
-        copies?.refresh();
-        targetCopies?.refresh();
+        const { beta1, beta2, epsilon } = this.options;
+        update_(this.parameters, given, numbers, { beta1, beta2, eps: epsilon });
         return norm;
       }),
     );
@@ -122,12 +114,12 @@ export class Optimizer {
   }
 }
 
-/** An exponential moving average of weights. */
+/** An exponential moving average of weights, which the optimizer moves. */
 export class Average {
   readonly weights: Weights;
 
   constructor(
-    private readonly of: Weights,
+    of: Weights,
     private readonly decay: number,
   ) {
     this.weights = of.clone();
@@ -139,10 +131,5 @@ export class Average {
    */
   share(n: number): number {
     return 1 - Math.min(this.decay, (1 + n) / (10 + n));
-  }
-
-  /** theta_bar += share (theta - theta_bar). */
-  follow(share: Tensor): void {
-    noGrad(() => lerpList_(this.weights.list(), this.of.list(), share));
   }
 }

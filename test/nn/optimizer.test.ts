@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { key } from '../../src/core/random.js';
 import { orthogonalize } from '../../src/nn/muon.js';
 import { Average, Optimizer } from '../../src/nn/optimizer.js';
-import { Weights } from '../../src/nn/weights.js';
+import { Copies, Weights } from '../../src/nn/weights.js';
 import { noGrad, randn, scope, svdvals, type Tensor, tensor, zerosLike } from '../../src/torch/index.js';
 import { assertClose, Fixture } from '../dsd/fixtures.js';
 
@@ -53,7 +53,7 @@ describe('Muon', () => {
     test(`${r} x ${q}: singular values come near 1, directions stay`, () =>
       scope(() => {
         const x = randn(key(0, 'x'), 0, [3, r, q], { dtype: 'float64' });
-        const u = orthogonalize(x, 'float64');
+        const u = orthogonalize(x.div(x.norm(2, [1, 2], true)));
         for (let i = 0; i < 3; i++) {
           const s = values(svdvals(u.select(0, i)));
           assert.ok(
@@ -124,15 +124,59 @@ test('a step whose gradient is not finite changes nothing, and the next one is a
     for (const name of ['m', 'v']) assert.deepEqual(values(a.weights.get(name)), values(b.weights.get(name)), name);
   }));
 
-test('an average warms up: decay is min(d, (1 + n) / (10 + n))', () =>
+test('an average warms up: its share of the weights is 1 - min(d, (1 + n) / (10 + n)), and moves it whether they move or not', () =>
   scope(() => {
     const weights = new Weights(new Map([['w', tensor(new Float32Array([0]), [1])]]));
-    const average = new Average(weights, 0.5);
+    const [target, average] = [new Average(weights, 0.5), new Average(weights, 0.9)];
+    const optimizer = new Optimizer(weights, OPTIONS, { target, average });
     noGrad(() => weights.get('w').fill_(1));
-    let expected = 0;
+    const expected = [0, 0];
     for (let n = 0; n < 20; n++) {
-      average.follow(tensor(new Float64Array([average.share(n)]), []));
-      expected += (1 - Math.min(0.5, (1 + n) / (10 + n))) * (1 - expected);
-      assert.ok(Math.abs(Number(average.weights.get('w').item()) - expected) < 1e-6);
+      optimizer.update([n % 2 ? null : tensor([Number.NaN], [1])], rates(0.1, target.share(n), average.share(n)));
+      for (const [i, decay] of [0.5, 0.9].entries())
+        expected[i] = (expected[i] as number) + (1 - Math.min(decay, (1 + n) / (10 + n))) * (1 - (expected[i] as number));
+      for (const [i, each] of [target, average].entries())
+        assert.ok(Math.abs(Number(each.weights.get('w').item()) - (expected[i] as number)) < 1e-6);
+    }
+    assert.equal(Number(weights.get('w').item()), 1);
+  }));
+
+test('copies are what the weights and the target are, to the rounding of their type, and gradients of theirs are taken', () =>
+  scope(() => {
+    const make = (dtype: 'bfloat16' | 'float32') => {
+      const weights = new Weights(
+        new Map(['m', 'v', 'own'].map((name) => [name, randn(key(1, name), 0, name === 'm' ? [40, 24] : [19])] as const)),
+      );
+      const target = new Average(weights, 0.9);
+      const names = dtype === 'bfloat16' ? ['m', 'v'] : [];
+      const [copies, targetCopies] = [new Copies(weights, names, dtype), new Copies(target.weights, names, dtype)];
+      const options = { ...OPTIONS, compute: 'bfloat16', muon: new Map([['m', 1]]) } as const;
+      return { weights, target, copies, targetCopies, optimizer: new Optimizer(weights, options, { target, copies, targetCopies }) };
+    };
+    const [plain, narrow] = [make('float32'), make('bfloat16')];
+    for (let n = 0; n < 3; n++) {
+      for (const each of [plain, narrow]) {
+        const gradients = each.copies.weights.list().map((w, i) =>
+          randn(key(n, `g${i}`), 0, w.shape)
+            .to({ dtype: 'bfloat16' })
+            .to({ dtype: w.dtype }),
+        );
+        each.optimizer.update(gradients, rates(0.1, 0.5));
+      }
+    }
+    for (const [name, weight] of plain.weights.tensors) assert.deepEqual(values(weight), values(narrow.weights.get(name)), name);
+    for (const [of, copies] of [
+      [narrow.weights, narrow.copies],
+      [narrow.target.weights, narrow.targetCopies],
+    ] as const) {
+      const found = [...copies.tensors].map(([name, copy]) => [name, values(copy)]);
+      assert.deepEqual(
+        found,
+        [...copies.tensors.keys()].map((name) => [name, values(of.get(name).to({ dtype: 'bfloat16' }))]),
+      );
+      assert.equal(copies.weights.get('own'), of.get('own'));
+      noGrad(() => of.get('v').fill_(3));
+      copies.refresh();
+      assert.deepEqual(values(copies.weights.get('v')), new Array(19).fill(3));
     }
   }));

@@ -195,52 +195,91 @@ def algebra():
 
 
 def lists():
-    c = function("adamw_")
-    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weightDecay": 0}
-    one = lambda values: Spec("float32", (), [values])
+    options = {"clip": 2, "beta1": 0.9, "beta2": 0.95, "weightDecay": 0.1, "eps": 1e-8}
+    one = lambda value, dtype="float32": Spec(dtype, (), [value])
+    c = function("stepNumbers")
+    rates = lambda dtype="float64": Spec(dtype, (3,), [0.0078125, 0.25, 0.5])
+    for norm, step in ((0.5, 0), (5.0, 7), (float("inf"), 3), (float("nan"), 3)):
+        c.ok(one(norm, "float64"), one(step), rates(), options, track=False)
+        c.ok(one(norm), one(step), rates("float32"), options, track=False, loose=1e-6)
+    c.ok(one(3.0, "float64"), one(1), rates(), {**options, "weightDecay": 0, "beta1": 0}, track=False)
+    c.no(one(0.5), one(0), c.f(2), options, ask=False)
+    c.no(one(0.5), one(0, "float64"), rates(), options, ask=False)
+    c.no(c.f(2), one(0), rates(), options)
+    c.no(one(0.5), one(0), rates(), {**options, "clip": Bad("string")})
+    c.no(Bad("disposed"), one(0), rates(), options)
 
-    def state(dtype="float64"):
-        shapes = ((3, 2), (4,), ())
-        return [[c.f(*n, dtype=dtype) for n in shapes] for _ in range(3)] + [[c.positive(*n, dtype=dtype) for n in shapes]]
+    c = function("update_")
 
-    def run(dtype="float64", **more):
-        c.ok(*state(dtype), one(more.pop("step", 0)), {**options, **more}, track=False)
+    def numbers(t=1, divisor=1, rate=0.01, decay=0.1, finite=1):
+        return Spec("float64", (8,), [finite, divisor, rate, rate * decay, rate / (1 - 0.9 ** t), (1 - 0.95 ** t) ** -0.5, 0.25, 0.5])
 
-    run()
-    run(step=7)
-    run(weightDecay=0.1, step=2)
-    run("float32", step=3)
-    run(lr=0.1, beta1=0.5, beta2=0.5, eps=0.1)
-    run(gradScale=one(4), step=1)
-    run(gradScale=one(2), foundInf=one(0), step=1)
-    run(foundInf=one(1), step=5)
-    p, g, m, v = state()
-    c.ok(p, [g[0], None, g[2]], m, v, one(1), options, track=False)
-    c.ok(p, [g[0], U, g[2]], m, v, one(1), options, track=False)
-    c.ok([c.f(2, 3)], [c.strided(2, 3)], [c.f(2, 3)], [c.positive(2, 3)], one(1), options, track=False)
-    c.ok([c.f(2, 3)], [c.f().then("expand", [2, 3])], [c.f(2, 3)], [c.positive(2, 3)], one(1), options, track=False)
-    c.no([c.strided(2, 3)], [c.f(2, 3)], [c.f(2, 3)], [c.positive(2, 3)], one(1), options, ask=False)      # parameters are contiguous
-    c.no(p, g[:2], m, v, one(1), options)
-    c.no(p, g, m, v[:2], one(1), options)
-    c.no(p[:1], g[1:2], m[:1], v[:1], one(1), options)
-    c.no(p, g, m, v, 1, options, ask=False)
-    c.no(p, g, m, v, one(1), {**options, "lr": Bad("string")})
-    c.no([p[0], Bad("disposed")], g[:2], m[:2], v[:2], one(1), options)
-    c.no([p[0], Bad("object")], g[:2], m[:2], v[:2], one(1), options)
+    def parameter(*shape, dtype="float64", **more):
+        return {"weight": c.f(*shape, dtype=dtype), **more}
+
+    def adam(*shape, dtype="float64", **more):
+        return parameter(*shape, dtype=dtype, moments=[c.f(*shape, dtype=dtype), c.positive(*shape, dtype=dtype)], **more)
+
+    averages = lambda *shape, dtype="float64": {"target": c.f(*shape, dtype=dtype), "average": c.f(*shape, dtype=dtype)}
+    copies = lambda *shape: {"copy": c.f(*shape, dtype="bfloat16"), "targetCopy": c.f(*shape, dtype="bfloat16")}
+    for dtype in ("float64", "float32"):
+        every = lambda **more: ([adam(3, 2, dtype=dtype), adam(4, dtype=dtype, **averages(4, dtype=dtype)), adam(dtype=dtype),
+                                 parameter(2, 3, dtype=dtype, scale=0.7, **averages(2, 3, dtype=dtype)), parameter(0, dtype=dtype)],
+                                [c.f(*n, dtype=dtype) for n in ((3, 2), (4,), (), (2, 3), (0,))], numbers(**more), options)
+        c.ok(*every(), track=False)
+        c.ok(*every(t=7, divisor=4, decay=0), track=False)
+        c.ok(*every(finite=0), track=False)
+    c.ok([adam(3, **averages(3)), adam(2), parameter(2, scale=2)], [None, U, None], numbers(), options, track=False)
+    c.ok([parameter(2, 3), adam(2, 3)], [c.strided(2, 3), c.f().then("expand", [2, 3])], numbers(), options, track=False)
+    c.ok([parameter(17, dtype="float32", **averages(17, dtype="float32"), **copies(17)), adam(5, dtype="float32", copy=c.f(5, dtype="bfloat16"))],
+         [c.f(17, dtype="bfloat16"), c.f(5, dtype="bfloat16")], numbers(), options, track=False, loose=4e-3)
+    c.ok([], [], numbers(), options, track=False)
+    c.no([adam(2)], [], numbers(), options)
+    c.no([adam(2)], [c.f(3)], numbers(), options)
+    c.no([adam(2)], [c.f(2, dtype="bfloat16")], numbers(), options, ask=False)
+    c.no([parameter(2, target=c.f(3))], [c.f(2)], numbers(), options)
+    c.no([parameter(2, average=c.f32(2))], [c.f(2)], numbers(), options, ask=False)
+    c.no([parameter(2, dtype="float32", copy=c.f32(2))], [c.f32(2)], numbers(), options, ask=False)
+    c.no([{"weight": c.strided(2, 3)}], [c.f(2, 3)], numbers(), options, ask=False)               # written through plain pointers
+    c.no([{"weight": c.i(2)}], [None], numbers(), options, ask=False)
+    c.no([adam(2)], [c.f(2)], c.f(7), options)
+    c.no([adam(2)], [c.f(2)], c.f32(8), options, ask=False)
+    c.no([{"weight": Bad("disposed")}], [c.f(2)], numbers(), options)
+    c.no([Bad("object")], [c.f(2)], numbers(), options)
+    c.no([adam(2)], [Bad("object")], numbers(), options)
+    c.no([adam(2)], [c.f(2)], numbers(), {**options, "eps": Bad("string")})
+
+    c = function("muonDirection")
+    for dtype in ("float64", "float32"):
+        for more in ({}, {"divisor": 4}, {"finite": 0}):
+            c.ok([c.f(4, 5, dtype=dtype), c.f(2, 5, dtype=dtype)], c.f(3, 2, 5, dtype=dtype), numbers(**more), 0.95, dtype, track=False)
+    c.ok([c.strided(4, 17)], c.f(1, 4, 17), numbers(), 0.9, "float64", track=False)
+    c.ok([c.f(4, 17, dtype="bfloat16")], c.f32(1, 4, 17), numbers(), 0.9, "bfloat16", track=False, loose=4e-3)
+    c.ok([c.f(4, 3, dtype="bfloat16")], c.f32(2, 2, 3), numbers(), 0.9, "float32", track=False)
+    c.no([c.f(4, 3)], c.f(3, 2, 3), numbers(), 0.95, "float64")
+    c.no([c.f(5)], c.f(1, 2, 3), numbers(), 0.95, "float64")
+    c.no([c.f(2, 3)], c.f(2, 3), numbers(), 0.95, "float64", ask=False)
+    c.no([c.f32(2, 3)], c.f(1, 2, 3), numbers(), 0.95, "float64", ask=False)
+    c.no([c.f(2, 3)], c.f(1, 2, 3), c.f(7), 0.95, "float64", ask=False)
+    c.no([c.f(2, 3)], c.f(1, 2, 3), numbers(), 0.95, "int64", ask=False)
+    c.no([Bad("disposed")], c.f(1, 2, 3), numbers(), 0.95, "float64")
+
+    c = function("quintic_")
+    for dtype, loose in (("float64", None), ("float32", None), ("bfloat16", 8e-3)):
+        for n in ((2, 3, 3), (1, 17, 17), (3, 1, 1), (0, 2, 2)):
+            c.ok(c.f(*n, dtype=dtype), c.f(*n, dtype=dtype), 3.5, -4.75, 2, track=False, loose=loose)
+    c.no(c.f(2, 3, 3), c.f(1, 3, 3), 1, 1, 1)
+    c.no(c.f(2, 3, 3), c.f32(2, 3, 3), 1, 1, 1)
+    c.no(c.f(1, 2, 3), c.f(1, 2, 3), 1, 1, 1)
+    c.no(c.f(3, 3), c.f(3, 3), 1, 1, 1, ask=False)
+    c.no(c.strided(2, 3, 3), c.f(2, 3, 3), 1, 1, 1, ask=False)
+    c.no(c.f(1, 2, 2), Bad("object"), 1, 1, 1)
+    c.no(c.f(1, 2, 2), c.f(1, 2, 2), 1, Bad("string"), 1)
     c = function("gradNorm")
     for grads in ([c.f(3, 2), c.f(4), c.f()], [c.f32(3), None, c.f32(2, 2)], [c.strided(3, 2), U], [c.f(0), c.f(2)]):
         c.ok(grads, track=False)
     c.no([c.f(2), Bad("object")])
     c.no([c.f(2), Bad("disposed")])
-    c = function("lerpList_")
-    for a, b, weight in (([c.f(2, 3), c.f(2)], [c.f(2, 3), c.f(2)], 0.25), ([c.f32(3)], [c.f32(3)], 0.001),
-                         ([c.f(2, 3)], [c.strided(2, 3)], 0.9), ([], [], 0.5), ([c.f(0)], [c.f(0)], 0.5)):
-        c.ok(a, b, weight, track=False)
-    c.no([c.f(2)], [], 0.5)
-    c.no([c.strided(2, 3)], [c.f(2, 3)], 0.5, ask=False)
-    c.no([c.f(2)], [c.f(3)], 0.5)
-    c.no([c.f(2)], [c.f(2)], Bad("string"))
-    c.no([c.f(2)], [Bad("object")], 0.5)
     c = function("zeroList_")
     for a in ([c.f(2, 3), c.f32(2)], [c.strided(2, 2)], [], [c.i(3)]):
         c.ok(a, track=False)

@@ -85,35 +85,62 @@ def cross_entropy(logits, target, options=None):
     return F.cross_entropy(logits, target, reduction=options.get("reduction", "mean"), label_smoothing=options.get("labelSmoothing", 0.0))
 
 
-def adamw(parameters, grads, first, second, step, o):
-    """Steps by torch.optim.AdamW, one parameter at a time, from the moments given."""
-    if not len(parameters) == len(grads) == len(first) == len(second):
+def step_numbers(norm, step, rates, o):
+    step.add_(float(torch.isfinite(norm)))
+    t, (rate, target, average) = step.item(), rates.double().tolist()
+    return torch.tensor([float(torch.isfinite(norm)), max(1, (norm.item() + 1e-6) / o["clip"]), rate, rate * o["weightDecay"],
+                         rate / (1 - o["beta1"] ** t), (1 - o["beta2"] ** t) ** -0.5, target, average], dtype=torch.float64)
+
+
+def update(parameters, gradients, numbers, o):
+    """One parameter at a time, by torch.optim.AdamW where there are moments."""
+    if len(parameters) != len(gradients):
         raise ValueError("lengths")
-    if "foundInf" in o and float(o["foundInf"]) == 1:
-        return
-    scale = float(o["gradScale"]) if "gradScale" in o else 1.0
-    for p, g, m, v in zip(parameters, grads, first, second):
-        if g is None:
-            continue
-        leaf = torch.nn.Parameter(p)
-        leaf.grad = g / scale
-        optimizer = torch.optim.AdamW([leaf], lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"], weight_decay=o["weightDecay"])
-        optimizer.state[leaf] = {"step": step.detach().clone(), "exp_avg": m, "exp_avg_sq": v}
-        optimizer.step()
-    step.add_(1)
+    finite, divisor, rate, decay, size, _, target_share, average_share = numbers.tolist()
+    for p, g in zip(parameters, gradients):
+        weight = p["weight"]
+        if g is not None and g.shape != weight.shape:
+            raise ValueError("shapes")
+        if g is None or not finite:
+            pass
+        elif "moments" in p:
+            leaf = torch.nn.Parameter(weight)
+            leaf.grad = g.to(weight.dtype) / divisor
+            taken = round(math.log(1 - rate / size) / math.log(o["beta1"])) - 1
+            optimizer = torch.optim.AdamW([leaf], lr=rate, betas=(o["beta1"], o["beta2"]), eps=o["eps"], weight_decay=decay / rate)
+            optimizer.state[leaf] = {"step": torch.tensor(float(taken)), "exp_avg": p["moments"][0], "exp_avg_sq": p["moments"][1]}
+            optimizer.step()
+        else:
+            weight.sub_(rate * p.get("scale", 1) * g + decay * weight)
+        for average, share in (("target", target_share), ("average", average_share)):
+            if average in p:
+                p[average].lerp_(weight, share)
+        for copy, of in (("copy", "weight"), ("targetCopy", "target")):
+            if copy in p:
+                p[copy].copy_(p[of])
+
+
+def muon_direction(gradients, momentum, numbers, keep, dtype):
+    g = torch.cat([g.reshape(-1, *momentum.shape[1:]) for g in gradients]).to(momentum.dtype) / numbers[1]
+    if g.shape != momentum.shape:
+        raise ValueError("sizes")
+    if not numbers[0]:
+        return torch.zeros_like(momentum).to(getattr(torch, dtype))
+    momentum.lerp_(g, 1 - keep)
+    direction = g.lerp(momentum, keep)
+    return (direction / (torch.linalg.matrix_norm(direction, keepdim=True) + 1e-7)).to(getattr(torch, dtype))
+
+
+def quintic(square, x, a, b, c):
+    if square.shape != x.shape or square.dtype != x.dtype:
+        raise ValueError("differ")
+    square.copy_(a * torch.eye(square.shape[-1]).double() + b * x.double() + c * square.double())
 
 
 def grad_norm(grads):
     grads = [g for g in grads if g is not None]
     total = torch.sqrt(sum((g.double() ** 2).sum() for g in grads))
     return total if grads[0].dtype == torch.float64 else total.float()
-
-
-def lerp_list(targets, sources, weight):
-    if len(targets) != len(sources):
-        raise ValueError("lengths")
-    for target, source in zip(targets, sources):
-        target.lerp_(source, weight)
 
 
 def zero_list(tensors):
@@ -246,6 +273,7 @@ FUNCTIONS = {
     "cosineSimilarity": lambda a, b, dim=1, eps=1e-8: F.cosine_similarity(a, b, or_else(dim, 1), or_else(eps, 1e-8)),
     "svdvals": torch.linalg.svdvals, "eigh": lambda m: tuple(torch.linalg.eigh(m)),
     "cdist": lambda a, b: torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"),
-    "rmsNorm": rms_norm, "scaledDotProductAttention": attention, "adamw_": adamw, "gradNorm": grad_norm, "lerpList_": lerp_list,
+    "rmsNorm": rms_norm, "scaledDotProductAttention": attention, "gradNorm": grad_norm, "stepNumbers": step_numbers,
+    "update_": update, "muonDirection": muon_direction, "quintic_": quintic,
     "zeroList_": zero_list, "rand": draws(False), "randn": draws(True),
 }

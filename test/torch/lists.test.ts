@@ -1,97 +1,163 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  type AdamWStep,
-  adamw_,
   backward,
   gradNorm,
-  lerpList_,
+  muonDirection,
   ones,
-  rand,
+  quintic_,
   randn,
+  scope,
   setThreads,
+  stepNumbers,
   type Tensor,
   tensor,
+  type Updated,
+  update_,
   zeroList_,
   zeros,
 } from '../../src/torch/index.js';
 
-const RATE = 1e-2;
-const OPTIONS: AdamWStep = { lr: tensor(new Float64Array([RATE]), []), beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
+const OPTIONS = { clip: 1, beta1: 0.9, beta2: 0.95, weightDecay: 0.1, eps: 1e-8 };
+const RATES = [1e-2, 0.25, 0.5] as const;
+const rates = (): Tensor => tensor(new Float64Array(RATES), [3]);
 const SIZES = [[3, 5], [1], [40_000], [17, 2]];
-const make = (name: number, dtype: 'float32' | 'float64') =>
-  SIZES.map((shape, i) => randn({ lo: name, hi: i }, 0, [1, ...shape], { dtype }).view(...shape));
+type Wide = 'float32' | 'float64';
+const make = (name: number, dtype: Wide) => SIZES.map((shape, i) => randn({ lo: name, hi: i }, 0, [1, ...shape], { dtype }).view(...shape));
 const numbers = (t: Tensor) => Float64Array.from([...t.toArray()].map(Number));
+/** Of a step whose gradient has this norm. */
+const at = (norm: number, step = zeros([]), dtype: Wide = 'float64') => stepNumbers(tensor([norm], [], { dtype }), step, rates(), OPTIONS);
+const momentsOf = (w: Tensor) => [w.mul(0), w.mul(0)] as const;
 
-/** AdamW as in the paper, one number at a time. */
-function reference(p: number[], g: readonly number[], m: number[], v: number[], t: number, scale: number, o: AdamWStep): void {
-  for (let i = 0; i < p.length; i++) {
-    const gradient = (g[i] as number) / scale;
-    m[i] = o.beta1 * (m[i] as number) + (1 - o.beta1) * gradient;
-    v[i] = o.beta2 * (v[i] as number) + (1 - o.beta2) * gradient * gradient;
-    const mean = (m[i] as number) / (1 - o.beta1 ** t);
-    const root = Math.sqrt((v[i] as number) / (1 - o.beta2 ** t)) + o.eps;
-    p[i] = (p[i] as number) - RATE * o.weightDecay * (p[i] as number) - (RATE * mean) / root;
+/** What update_ does, one number at a time; `t` counts from 1, `scale` divides gradients. */
+class Reference {
+  readonly p: number[];
+  readonly m: number[];
+  readonly v: number[];
+  readonly target: number[];
+  readonly average: number[];
+  constructor(p: Iterable<number>) {
+    this.p = [...p];
+    this.m = this.p.map(() => 0);
+    this.v = this.p.map(() => 0);
+    this.target = this.p.map((x) => x + 1);
+    this.average = this.p.map((x) => x - 1);
+  }
+
+  step(g: ArrayLike<number> | undefined, t: number, scale: number, direction?: number): void {
+    const { p, m, v, target, average } = this;
+    const { beta1, beta2, weightDecay, eps } = OPTIONS;
+    const [lr, follow, sample] = RATES;
+    for (const [i, before] of p.entries()) {
+      let now = before;
+      if (g && direction !== undefined) now -= lr * (direction * (g[i] as number) + weightDecay * before);
+      else if (g) {
+        const gradient = (g[i] as number) / scale;
+        const first = beta1 * (m[i] as number) + (1 - beta1) * gradient;
+        const second = beta2 * (v[i] as number) + (1 - beta2) * gradient * gradient;
+        [m[i], v[i]] = [first, second];
+        now -= lr * weightDecay * before + (lr * (first / (1 - beta1 ** t))) / (Math.sqrt(second / (1 - beta2 ** t)) + eps);
+      }
+      p[i] = now;
+      target[i] = (target[i] as number) + follow * (now - (target[i] as number));
+      average[i] = (average[i] as number) + sample * (now - (average[i] as number));
+    }
   }
 }
 
 for (const [dtype, tolerance] of [
-  ['float64', 1e-14],
-  ['float32', 2e-6],
+  ['float64', 1e-13],
+  ['float32', 3e-6],
 ] as const) {
-  test(`adamw_ in ${dtype} equals the formula over five steps`, () => {
-    const parameters = make(1, dtype);
-    const [first, second] = [parameters.map((p) => p.mul(0)), parameters.map((p) => p.mul(0))];
-    const step = zeros([]);
-    const expected = parameters.map((p) => ({
-      p: [...numbers(p)],
-      m: new Array<number>(p.numel).fill(0),
-      v: new Array<number>(p.numel).fill(0),
+  test(`update_ in ${dtype} equals the formulas over five steps`, () =>
+    scope(() => {
+      const weights = make(1, dtype);
+      const references = weights.map((w) => new Reference(numbers(w)));
+      // The last goes in the direction it is given; the second has no averages; the third's gradient is missing now and then.
+      const parameters: Updated[] = weights.map((weight, i) => ({
+        weight,
+        ...(i === 3 ? { scale: 3 } : { moments: momentsOf(weight) }),
+        ...(i === 1 ? {} : { target: weight.add(1), average: weight.sub(1) }),
+      }));
+      const step = zeros([]);
+      for (let t = 1; t <= 5; t++) {
+        const gradients = make(10 + t, dtype).map((g, i) => (i === 2 && t % 2 === 0 ? null : g));
+        const norm = t === 3 ? 4 : 0.5;
+        update_(parameters, gradients, at(norm, step, dtype), OPTIONS);
+        for (const [i, r] of references.entries()) {
+          const gradient = gradients[i];
+          r.step(gradient ? numbers(gradient) : undefined, t, t === 3 ? norm + 1e-6 : 1, i === 3 ? 3 : undefined);
+        }
+      }
+      assert.equal(step.item(), 5);
+      for (const [i, r] of references.entries()) {
+        const { weight, moments, target, average } = parameters[i] as Updated;
+        const pairs = [
+          ...([[weight, r.p]] as const),
+          ...(moments ? ([[moments[0], r.m] as const, [moments[1], r.v]] as const) : []),
+          ...(target && average ? ([[target, r.target] as const, [average, r.average]] as const) : []),
+        ];
+        for (const [k, [found, expected]] of pairs.entries()) {
+          const array = numbers(found);
+          const worst = Math.max(...expected.map((x, j) => Math.abs((array[j] as number) - x) / Math.max(1, Math.abs(x))));
+          assert.ok(worst <= tolerance, `parameter ${i}, tensor ${k}: ${worst}`);
+        }
+      }
     }));
-    for (let t = 1; t <= 5; t++) {
-      const gradients = make(10 + t, dtype);
-      const scale = t === 3 ? 4 : 1;
-      adamw_(parameters, gradients, first, second, step, { ...OPTIONS, ...(t === 3 ? { gradScale: tensor([4], []) } : {}) });
-      for (const [i, e] of expected.entries()) reference(e.p, [...numbers(gradients[i] as Tensor)], e.m, e.v, t, scale, OPTIONS);
-    }
-    assert.equal(step.item(), 5);
-    for (const [i, e] of expected.entries()) {
-      const found = numbers(parameters[i] as Tensor);
-      for (let j = 0; j < e.p.length; j++)
-        assert(
-          Math.abs((found[j] as number) - (e.p[j] as number)) <= tolerance * Math.max(1, Math.abs(e.p[j] as number)),
-          `parameter ${i}, element ${j}`,
-        );
-    }
-  });
 }
 
-test('a step whose gradients were not finite changes nothing', () => {
-  const p = ones([3], { requiresGrad: true });
-  const [m, v, step] = [zeros([3]), zeros([3]), zeros([])];
-  const bad = tensor([Number.NaN, 1, 1]);
-  const foundInf = gradNorm([bad]).isfinite().logicalNot().to({ dtype: 'float32' });
-  adamw_([p], [bad], [m], [v], step, { ...OPTIONS, foundInf });
-  assert.deepEqual([[...p.toArray()], [...m.toArray()], step.item()], [[1, 1, 1], [0, 0, 0], 0]);
-  adamw_([p], [ones([3])], [m], [v], step, { ...OPTIONS, foundInf: tensor([0], []) });
+test('update_ writes copies in bfloat16 and reads gradients in it', () =>
+  scope(() => {
+    for (const size of [1, 15, 16, 1023, 1025, 40_000]) {
+      const wide = randn({ lo: size, hi: 0 }, 0, [size]);
+      const gradient = randn({ lo: size, hi: 1 }, 0, [size]).to({ dtype: 'bfloat16' });
+      const run = (g: Tensor): Updated => {
+        const weight = wide.clone();
+        const copy = ones([size], { dtype: 'bfloat16' });
+        const one = { weight, moments: momentsOf(wide), target: wide.mul(2), copy, targetCopy: ones([size], { dtype: 'bfloat16' }) };
+        update_([one], [g], at(0), OPTIONS);
+        return one;
+      };
+      const [a, b] = [run(gradient), run(gradient.to({ dtype: 'float32' }))];
+      assert.deepEqual(numbers(a.weight), numbers(b.weight));
+      assert.deepEqual(numbers(a.copy as Tensor), numbers(a.weight.to({ dtype: 'bfloat16' })));
+      assert.deepEqual(numbers(a.targetCopy as Tensor), numbers((a.target as Tensor).to({ dtype: 'bfloat16' })));
+    }
+  }));
+
+test('a step whose gradients were not finite changes nothing but the averages', () => {
+  const weight = ones([3], { requiresGrad: true });
+  const [moments, step, target] = [momentsOf(ones([3])), zeros([]), zeros([3])];
+  const [bad, momentum] = [tensor([Number.NaN, 1, 1]), ones([1, 3, 1])];
+  const numbers = stepNumbers(gradNorm([bad]), step, rates(), OPTIONS);
+  update_([{ weight, moments, target }], [bad], numbers, OPTIONS);
+  const direction = muonDirection([bad], momentum, numbers, 0.95, 'float32');
+  assert.deepEqual(
+    [...[weight, ...moments, momentum, direction, target].map((x) => [...x.detach().toArray()]), step.item()],
+    [...[1, 0, 0, 1, 0, 0.25].map((x) => [x, x, x]), 0],
+  );
+  update_([{ weight, moments }], [ones([3])], at(1, step), OPTIONS);
   assert.equal(step.item(), 1);
-  assert.notEqual(p.toArray()[0], 1);
+  assert.notEqual(weight.detach().toArray()[0], 1);
 });
 
-test('a null gradient leaves its parameter as it is; gradients may be views', () => {
-  const [a, b] = [ones([2]), ones([2, 3])];
-  const turned = ones([3, 2]).transpose(0, 1);
-  adamw_([a, b], [null, turned], [zeros([2]), zeros([2, 3])], [zeros([2]), zeros([2, 3])], zeros([]), OPTIONS);
-  assert.deepEqual([...a.toArray()], [1, 1]);
-  assert.notEqual(b.toArray()[0], 1);
+test('gradients may be views', () => {
+  const weight = ones([2, 3]);
+  const gradient = tensor([1, 2, 3, 4, 5, 6], [3, 2]).transpose(0, 1);
+  update_([{ weight }], [gradient], at(1), { ...OPTIONS });
+  assert.deepEqual(
+    [...weight.toArray()].map((x) => Math.round(Number(x) * 1e6)),
+    [1, 3, 5, 2, 4, 6].map((g) => 1e6 - 1e4 * g - 1e3),
+  );
 });
 
 test('gradients of parameters that a graph still needs are refused by libtorch, not silently wrong', () => {
-  const w = ones([2], { requiresGrad: true });
-  const loss = w.square().sum();
-  adamw_([w], [ones([2])], [zeros([2])], [zeros([2])], zeros([]), OPTIONS);
-  assert.equal(w.requiresGrad, true);
-  assert.throws(() => backward(loss), /modified by an inplace operation/);
+  const weight = ones([2], { requiresGrad: true });
+  const copy = ones([2], { dtype: 'bfloat16', requiresGrad: true });
+  const losses = [weight, copy].map((w) => w.square().sum());
+  update_([{ weight, copy }], [ones([2])], at(1), OPTIONS);
+  assert.equal(weight.requiresGrad, true);
+  for (const loss of losses) assert.throws(() => backward(loss), /modified by an inplace operation/);
 });
 
 test('gradNorm is the norm of all together, the same on any number of threads', () => {
@@ -108,13 +174,61 @@ test('gradNorm is the norm of all together, the same on any number of threads', 
   assert.equal(gradNorm([tensor([3, 4], [2], { dtype: 'bfloat16' })]).item(), 5);
 });
 
-test('lerpList_ and zeroList_ change in place, parameters too', () => {
-  const targets = [ones([3], { requiresGrad: true }), zeros([20_000])];
-  const sources = [rand({ lo: 1, hi: 1 }, 0, [1, 3]).view(3), ones([20_000])];
-  const expected = [...sources[0]!.toArray()].map((x) => 1 + 0.25 * (Number(x) - 1));
-  lerpList_(targets, sources, tensor([0.25], []));
-  for (const [i, x] of [...targets[0]!.toArray()].entries()) assert(Math.abs(Number(x) - expected[i]!) < 1e-7);
-  assert.equal(targets[1]!.mean().item(), 0.25);
+test("muonDirection is Nesterov's, each matrix divided by its norm; the momentum follows", () =>
+  scope(() => {
+    for (const [dtype, out, tolerance] of [
+      ['float64', 'float64', 1e-12],
+      ['float32', 'float32', 1e-6],
+      ['float32', 'bfloat16', 4e-3],
+    ] as const) {
+      const [r, q] = [37, 19];
+      const momentum = randn({ lo: 1, hi: 0 }, 0, [3, r, q], { dtype });
+      const gradients = [2, 1].map((count, i) => randn({ lo: 1, hi: 1 + i }, 0, [count * r, q], { dtype }));
+      const [m, g] = [numbers(momentum), Float64Array.from(gradients.flatMap((x) => [...numbers(x)]))];
+      const next = m.map((x, i) => x + 0.05 * ((g[i] as number) / 5 - x));
+      const direction = next.map((x, i) => (g[i] as number) / 5 + 0.95 * (x - (g[i] as number) / 5));
+      const found = muonDirection(gradients, momentum, at(5 - 1e-6, zeros([]), dtype), 0.95, out);
+      assert.deepEqual([found.dtype, found.shape], [out, [3, r, q]]);
+      const [array, moved] = [numbers(found), numbers(momentum)];
+      for (let i = 0; i < 3; i++) {
+        const norm = Math.hypot(...direction.subarray(i * r * q, (i + 1) * r * q)) + 1e-7;
+        for (let j = i * r * q; j < (i + 1) * r * q; j++) {
+          assert.ok(Math.abs((moved[j] as number) - (next[j] as number)) < 1e-6, `momentum ${j}`);
+          const wanted = (direction[j] as number) / norm;
+          assert.ok(
+            Math.abs((array[j] as number) - wanted) <= tolerance * Math.max(0.01, Math.abs(wanted)),
+            `${out}, ${j}: ${array[j]}, ${wanted}`,
+          );
+        }
+      }
+    }
+  }));
+
+test('quintic_ is a I + b x + c square', () =>
+  scope(() => {
+    for (const [dtype, tolerance] of [
+      ['float64', 1e-14],
+      ['float32', 1e-6],
+      ['bfloat16', 4e-3],
+    ] as const) {
+      for (const k of [1, 7, 32, 45]) {
+        const [x, square] = [0, 1].map((i) => randn({ lo: k, hi: i }, 0, [2, k, k], { dtype: 'float64' }).to({ dtype })) as [
+          Tensor,
+          Tensor,
+        ];
+        const [a, b] = [numbers(x), numbers(square)];
+        quintic_(square, x, 3.5, -4.75, 2);
+        const wanted = a.map((value, i) => (Math.floor(i / k) % k === i % k ? 3.5 : 0) - 4.75 * value + 2 * (b[i] as number));
+        for (const [i, found] of numbers(square).entries())
+          assert.ok(
+            Math.abs(found - (wanted[i] as number)) <= tolerance * Math.max(1, Math.abs(wanted[i] as number)),
+            `${dtype} ${k}, ${i}`,
+          );
+      }
+    }
+  }));
+
+test('zeroList_ changes in place', () => {
   const leaves = [ones([2])];
   zeroList_(leaves);
   zeroList_([]);
@@ -122,13 +236,20 @@ test('lerpList_ and zeroList_ change in place, parameters too', () => {
 });
 
 test('lists that do not match are refused', () => {
-  const [p, g, s] = [[ones([2])], [ones([3])], zeros([])];
-  assert.throws(() => adamw_(p, g, p, p, s, OPTIONS), /adamw_: gradients\[0\] has shape \[3\], expected \[2\]/);
-  assert.throws(() => adamw_(p, [], p, p, s, OPTIONS), { name: 'TypeError' });
-  assert.throws(() => adamw_(p, [ones([2], { dtype: 'float64' })], p, p, s, OPTIONS), /dtype/);
-  const half = [ones([2], { dtype: 'bfloat16' })];
-  assert.throws(() => adamw_(half, half, half, half, s, OPTIONS), /float32 or float64/);
-  assert.throws(() => lerpList_(p, [ones([2, 1])], tensor([0.5], [])), /lerp_list_: sources\[0\] has shape/);
-  const strided = [ones([2, 3]).transpose(0, 1)];
-  assert.throws(() => lerpList_(strided, [ones([3, 2])], tensor([0.5], [])), /not contiguous/);
+  const [weight, n] = [ones([2]), at(1)];
+  const refused = (parameter: Updated, gradient: Tensor | null, message: RegExp) =>
+    assert.throws(() => update_([parameter], [gradient], n, OPTIONS), message);
+  refused({ weight }, ones([3]), /update_: gradients\[0\] has shape \[3\], expected \[2\]/);
+  assert.throws(() => update_([{ weight }], [], n, OPTIONS), { name: 'TypeError' });
+  refused({ weight }, ones([2], { dtype: 'float64' }), /dtype/);
+  refused({ weight: ones([2], { dtype: 'bfloat16' }) }, null, /must be float32/);
+  refused({ weight, target: ones([2, 1]) }, null, /target\[0\] has shape/);
+  refused({ weight, copy: ones([2]) }, null, /copies\[0\] has dtype/);
+  refused({ weight: ones([2, 3]).transpose(0, 1) }, null, /not contiguous/);
+  refused({ weight: ones([2, 3]), target: ones([3, 2]).transpose(0, 1) }, null, /not contiguous/);
+  assert.throws(() => update_([{ weight }], [null], ones([7], { dtype: 'float64' }), OPTIONS), /numbers must be what step_numbers gives/);
+  assert.throws(() => muonDirection([ones([5])], ones([1, 2, 2]), n, 0.95, 'float32'), /no whole number of 2 by 2/);
+  assert.throws(() => muonDirection([ones([4])], ones([2, 2, 2]), n, 0.95, 'float32'), /gradients have 4 elements, momentum 8/);
+  assert.throws(() => quintic_(ones([1, 2, 3]), ones([1, 2, 3]), 1, 1, 1), /must be \(M, k, k\)/);
+  assert.throws(() => stepNumbers(ones([]), zeros([]), ones([2]), OPTIONS), /rates must be three/);
 });
