@@ -254,7 +254,12 @@ Kernels& kernels() {
   return *all;
 }
 
-// The device's context is current.
+const Driver& driver_of(Kernels& all, int device) {
+  if (!all.driver) all.driver = std::make_unique<Driver>();
+  all.driver->make_current(device);
+  return *all.driver;
+}
+
 void* load_module(Kernels& all, const char* name, int device) {
   void*& loaded = all.loaded[{device, name}];
   if (loaded) return loaded;
@@ -315,7 +320,8 @@ void launch(const char* module, const char* name, c10::Device device, const Grid
   with_kernels(name, device, [&](Kernels& all) {
     Kernel& kernel = find_kernel(all, module, name, device.index(), grid);
     void* stream = c10::cuda::getCurrentCUDAStream(device.index()).stream();
-    all.driver->check(all.driver->launch(kernel.function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes, stream, args, nullptr),
+    const Driver& driver = driver_of(all, device.index());
+    driver.check(driver.launch(kernel.function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes, stream, args, nullptr),
                       "launching it");
   });
 }

@@ -19,6 +19,8 @@ const SWIGLU_LINEAR = new Op('dsd::swiglu_linear');
 const SPLIT_HEADS = new Op('dsd::split_heads');
 const ATTENTION = new Op('dsd::attention');
 
+const QKV_ATTENTION = new Op('dsd::qkv_attention');
+const QKV_ATTENTION_SUPPORTED = new Op('dsd::qkv_attention_supported');
 const CUDA_KERNELS = new Op('dsd::cuda_kernels');
 
 const onCpu = (x: Tensor): boolean => x.device === 'cpu';
@@ -112,7 +114,10 @@ export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
 
 /** What attention makes of qkv (B, N, 3 h D): splitHeads, then attention; (B, N, h D). On CUDA one operator, where its shapes fit. */
 export function qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): Tensor {
-  return attention(...splitHeads(qkv, heads, norms, eps));
+  if (onCpu(qkv)) return attention(...splitHeads(qkv, heads, norms, eps));
+  if (!onCuda(qkv, 8) || QKV_ATTENTION_SUPPORTED.call(h(qkv), heads) !== true) return plain.qkvAttention(qkv, heads, norms, eps);
+  const { q, k, cos, sin } = norms;
+  return QKV_ATTENTION.one(h(qkv), heads, h(q), h(k), h(cos), h(sin), eps);
 }
 
 /** The same as compositions. */

@@ -17,18 +17,45 @@ static __device__ unsigned rounded_pair(float low, float high) {
 }
 #endif
 
-static __device__ void load8(const float* from, float* to) {
-  const float4 a = *reinterpret_cast<const float4*>(from), b = *reinterpret_cast<const float4*>(from + 4);
+// Eight elements as they lie in memory: fetched early, unpacked where they are used.
+struct Floats {
+  float4 a, b;
+};
+struct Halves {
+  uint4 a;
+};
+template <typename T>
+struct StoredOf;
+template <>
+struct StoredOf<float> {
+  typedef Floats type;
+};
+template <>
+struct StoredOf<bf16> {
+  typedef Halves type;
+};
+template <typename T>
+using Stored = typename StoredOf<T>::type;
+
+static __device__ Floats fetch8(const float* from) {
+  return {*reinterpret_cast<const float4*>(from), *reinterpret_cast<const float4*>(from + 4)};
+}
+static __device__ Halves fetch8(const bf16* from) { return {*reinterpret_cast<const uint4*>(from)}; }
+static __device__ void unpack8(const Floats& from, float* to) {
+  const float4 a = from.a, b = from.b;
   to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
-static __device__ void load8(const bf16* from, float* to) {
-  const uint4 a = *reinterpret_cast<const uint4*>(from);
-  const unsigned pairs[4] = {a.x, a.y, a.z, a.w};
+static __device__ void unpack8(const Halves& from, float* to) {
+  const unsigned pairs[4] = {from.a.x, from.a.y, from.a.z, from.a.w};
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     to[2 * i] = __uint_as_float(pairs[i] << 16);
     to[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
   }
+}
+template <typename T>
+static __device__ void load8(const T* from, float* to) {
+  unpack8(fetch8(from), to);
 }
 static __device__ void store8(float* to, const float* from) {
   *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
@@ -118,37 +145,51 @@ static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* 
   float dgate[K][8] = {}, dshift[K][8] = {}, dscale[K][8] = {};
   for (int row = begin; row < end; row++) {
     const long long at = ((long long)picture * N + row) * d;
-    float normed[K][8], up[K][8], squares = 0, along = 0;
+    // All that a row needs is under way before the first of it is used.
+    Stored<X> of_x1[K], of_dx1[K];
+    Stored<O> of_dn[K];
+    Stored<Y> of_y[K];
 #pragma unroll
     for (int k = 0; k < K; k++) {
       const int c = (k * 32 + lane) * 8;
       if (c >= d) continue;
-      load8(x1 + at + c, normed[k]);
-      load8(dn + at + c, up[k]);
+      of_x1[k] = fetch8(x1 + at + c);
+      of_dn[k] = fetch8(dn + at + c);
+      if (dx1) of_dx1[k] = fetch8(dx1 + at + c);
+      if (y) of_y[k] = fetch8(y + at + c);
+    }
+    float squares = 0, along = 0;
 #pragma unroll
-      for (int i = 0; i < 8; i++) squares += normed[k][i] * normed[k][i];
+    for (int k = 0; k < K; k++) {
+      if ((k * 32 + lane) * 8 >= d) continue;
+      float v[8];
+      unpack8(of_x1[k], v);
+#pragma unroll
+      for (int i = 0; i < 8; i++) squares += v[i] * v[i];
     }
     const float root = rsqrtf(warp_sum(squares) / d + eps);
 #pragma unroll
     for (int k = 0; k < K; k++) {
       const int c = (k * 32 + lane) * 8;
       if (c >= d) continue;
-      float factor[8] = {};
+      float v[8], up[8], factor[8] = {};
+      unpack8(of_x1[k], v);
+      unpack8(of_dn[k], up);
       if (scale) load8(scale + picture * scale_stride + c, factor);
 #pragma unroll
       for (int i = 0; i < 8; i++) {
-        normed[k][i] *= root;
-        dshift[k][i] += up[k][i];
-        dscale[k][i] += up[k][i] * normed[k][i];
-        up[k][i] *= 1 + factor[i];
-        along += up[k][i] * normed[k][i];
+        v[i] *= root;
+        dshift[k][i] += up[i];
+        dscale[k][i] += up[i] * v[i];
+        factor[i] += 1;
+        along += up[i] * factor[i] * v[i];
       }
       if (n) {
-        float out[8], term[8] = {};
+        float term[8] = {};
         if (scale) load8(shift + picture * shift_stride + c, term);
 #pragma unroll
-        for (int i = 0; i < 8; i++) out[i] = normed[k][i] * (1 + factor[i]) + term[i];
-        store8(n + at + c, out);
+        for (int i = 0; i < 8; i++) v[i] = v[i] * factor[i] + term[i];
+        store8(n + at + c, v);
       }
     }
     const float mean = warp_sum(along) / d;
@@ -156,14 +197,17 @@ static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* 
     for (int k = 0; k < K; k++) {
       const int c = (k * 32 + lane) * 8;
       if (c >= d) continue;
-      float g[8] = {};
-      if (dx1) load8(dx1 + at + c, g);
+      float v[8], up[8], factor[8] = {}, g[8] = {};
+      unpack8(of_x1[k], v);
+      unpack8(of_dn[k], up);
+      if (scale) load8(scale + picture * scale_stride + c, factor);
+      if (dx1) unpack8(of_dx1[k], g);
 #pragma unroll
-      for (int i = 0; i < 8; i++) g[i] += (up[k][i] - normed[k][i] * mean) * root;
+      for (int i = 0; i < 8; i++) g[i] += (up[i] * (1 + factor[i]) - v[i] * root * mean) * root;
       store8(dx + at + c, g);
       if (!y) continue;
-      float branch[8], factor[8];
-      load8(y + at + c, branch);
+      float branch[8];
+      unpack8(of_y[k], branch);
       load8(gate + picture * gate_stride + c, factor);
 #pragma unroll
       for (int i = 0; i < 8; i++) {
