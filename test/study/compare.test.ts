@@ -129,14 +129,18 @@ test('an order is claimed only where no two seeds contradict it', () => {
 });
 
 test('a distance falls with each size, or the report says where it does not', () => {
-  const step = (name: string, against: string, found: 'lower' | 'undecided', measure = 'FD@1') =>
-    ({ case: name, against, order: found, measure }) as Parameters<typeof fallsWithSize>[0][number];
-  const small = step('medium', 'small', 'lower');
-  assert.deepEqual(fallsWithSize([small, step('large', 'medium', 'lower')]), ['- FD@1: falls with each size.']);
-  assert.deepEqual(fallsWithSize([small, step('large', 'medium', 'undecided')]), [
-    '- FD@1: does not fall with each size: large against medium.',
+  const step = (name: string, against: string, difference: number, found: 'lower' | 'undecided' | 'higher', measure = 'FD@1') =>
+    ({ case: name, against, difference, order: found, measure, title: 'FD' }) as Parameters<typeof fallsWithSize>[0][number];
+  const small = step('medium', 'small', -0.3, 'lower');
+  assert.deepEqual(fallsWithSize([small, step('large', 'medium', -0.2, 'lower')]), ['- FD falls with each size.']);
+  assert.deepEqual(fallsWithSize([small, step('large', 'medium', -0.1, 'undecided')]), [
+    '- FD falls with each size in the mean, but seeds overlap: large against medium.',
   ]);
-  assert.deepEqual(fallsWithSize([small, step('medium', 'small', 'undecided', 'psnr')]), [], 'of two sizes nothing is concluded');
+  for (const found of ['undecided', 'higher'] as const)
+    assert.deepEqual(fallsWithSize([small, step('large', 'medium', 0.1, found)]), [
+      '- FD does not fall with each size: large against medium.',
+    ]);
+  assert.deepEqual(fallsWithSize([small, step('medium', 'small', 0.1, 'higher', 'psnr')]), [], 'of two sizes nothing is concluded');
 });
 
 test('a report has every case, every seed, what was compared and how it was judged; a run that diverged is named', async () => {

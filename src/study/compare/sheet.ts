@@ -38,8 +38,13 @@ export async function drawSheet(
   for (const guidance of guidances) {
     const measure = measures.find(({ key }) => key.endsWith(`@${guidance}`));
     const heading = guidance === 1 ? 'Without guidance' : `Guidance ${guidance}`;
-    const same = 'same noise and classes in a column; the label-free has no classes';
-    texts.push({ text: `${heading}: ${same}`, x: MARGIN, y: top + 16, height: 12, colour: DARK });
+    texts.push({
+      text: `${heading}: a column has the same noise, and where there are classes the same class`,
+      x: MARGIN,
+      y: top + 16,
+      height: 12,
+      colour: DARK,
+    });
     top += HEADING;
     for (const { summary, result, drawn } of rows) {
       const set = drawn.sets.find((each) => each.guidance === guidance);

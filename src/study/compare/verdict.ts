@@ -6,7 +6,9 @@ export type Order = 'lower' | 'higher' | 'undecided';
 
 export interface Comparison {
   readonly data: string;
+  /** Its key, and how it is called. */
   readonly measure: string;
+  readonly title: string;
   readonly case: string;
   readonly against: string;
   /** Of the case's mean and the other's: their ratio less 1, so that -0.2 is 20 % lower; of what has a unit, their difference. */
@@ -37,7 +39,7 @@ export function compareCases(one: CaseSummary | undefined, other: CaseSummary | 
   const found = order(a.values, b.values);
   const difference = measure.unit === undefined ? a.mean / b.mean - 1 : a.mean - b.mean;
   return {
-    ...{ data: one.data, measure: measure.key, case: one.case, against: other.case, difference, order: found },
+    ...{ data: one.data, measure: measure.key, title: measure.title, case: one.case, against: other.case, difference, order: found },
     values: bySeed(a),
     others: bySeed(b),
     words: `${measure.title}: ${one.label} ${listed(a)} against ${listed(b)} of ${other.label}: ${told(difference, measure)}, ${sure(found, a, b)}.`,
