@@ -4,12 +4,11 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/norm.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace dsd {
 namespace {
@@ -25,37 +24,43 @@ void for_each_piece(int64_t matrices, int64_t elements, Each each) {
   });
 }
 
-// m += (1 - keep) (g - m); direction = g + keep (m - g), which is Nesterov's.
+// m += (1 - keep) (g - m); direction = g + keep (m - g), which is Nesterov's. Returns the sum of its squares.
 template <typename T, typename G>
-DSD_VECTOR void momentum_piece(const G* g, T* m, T* direction, int64_t n, T divisor, T follow, T rest) {
+DSD_VECTOR double momentum_piece(const G* g, T* m, T* direction, int64_t n, T inverse, T follow, T rest) {
+  Vector<T> squares = {};
   for (int64_t i = 0; i < n; i += lanes<T>) {
     const int64_t left = n - i;
-    Vector<T> gradient = load<T>(g + i, left) / divisor, before = load<T>(m + i, left);
-    Vector<T> next = before + follow * (gradient - before);
+    Vector<T> gradient = load<T>(g + i, left) * inverse, before = load<T>(m + i, left);
+    Vector<T> next = before + follow * (gradient - before), now = next - (next - gradient) * rest;
     store<T>(m + i, next, left);
-    store<T>(direction + i, next - (next - gradient) * rest, left);
+    store<T>(direction + i, now, left);
+    squares += now * now;
   }
+  return total<T>(squares);
 }
 
 template <typename T, typename S>
-DSD_VECTOR void divide_piece(const T* x, S* y, int64_t n, T by) {
-  for (int64_t i = 0; i < n; i += lanes<T>) store<T>(y + i, load<T>(x + i, n - i) / by, n - i);
+DSD_VECTOR void scale_piece(const T* x, S* y, int64_t n, T by) {
+  for (int64_t i = 0; i < n; i += lanes<T>) store<T>(y + i, load<T>(x + i, n - i) * by, n - i);
 }
 
 template <typename T, typename G, typename S>
 void direction_cpu(const std::vector<const G*>& gradients, at::Tensor& momentum, const double* numbers, double keep, at::Tensor& out) {
   const int64_t matrices = momentum.size(0), elements = momentum.size(1) * momentum.size(2);
+  const int64_t parts = (elements + piece - 1) / piece;
   auto wide = at::empty_like(momentum);
   T *m = data<T>(momentum), *u = data<T>(wide);
+  std::vector<double> squares(matrices * parts);
   for_each_piece(matrices, elements, [&](int64_t i, int64_t begin, int64_t end) {
     const int64_t at = i * elements + begin;
-    momentum_piece<T, G>(gradients[i] + begin, m + at, u + at, end - begin, T(numbers[kDivisor]), T(1 - keep), T(1) - T(keep));
+    squares[i * parts + begin / piece] =
+        momentum_piece<T, G>(gradients[i] + begin, m + at, u + at, end - begin, T(1 / numbers[kDivisor]), T(1 - keep), T(1) - T(keep));
   });
-  auto norm = at::norm(wide, 2, {1, 2}, true).add_(1e-7);
-  const T* by = data<T>(norm);
   for_each_piece(matrices, elements, [&](int64_t i, int64_t begin, int64_t end) {
     const int64_t at = i * elements + begin;
-    divide_piece<T, S>(u + at, data<S>(out) + at, end - begin, by[i]);
+    double sum = 0;
+    for (int64_t part = i * parts; part < (i + 1) * parts; part++) sum += squares[part];
+    scale_piece<T, S>(u + at, data<S>(out) + at, end - begin, T(1 / (std::sqrt(sum) + 1e-7)));
   });
 }
 

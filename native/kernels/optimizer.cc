@@ -6,7 +6,6 @@
 #include "rows.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/norm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/library.h>

@@ -11,13 +11,17 @@ export interface Attempt {
 }
 
 /** Trains; `stopAt` aborts when the run stands at so many pictures. */
-export async function attempt(out: string, config: RunConfig, { resume, stopAt }: { resume?: Resume; stopAt?: number }): Promise<Attempt> {
+export async function attempt(
+  out: string,
+  config: RunConfig,
+  { resume, stopAt, compute = 'float32' }: { resume?: Resume; stopAt?: number; compute?: 'float32' | 'bfloat16' | undefined },
+): Promise<Attempt> {
   const stop = new AbortController();
   const events: TrainEvent[] = [];
   let error: unknown;
   try {
     await train(config, {
-      ...{ out, device: 'cpu', compute: 'float32', signal: stop.signal },
+      ...{ out, device: 'cpu', compute, signal: stop.signal },
       ...(resume ? { resume } : {}),
       report: (event) => {
         events.push(event);

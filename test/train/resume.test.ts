@@ -38,12 +38,16 @@ const settings = (over: RunSettings = {}) =>
   );
 
 /** Trains in the folder of the tests. */
-function go(out: string, options: { config?: RunConfig; resume?: boolean; stopAt?: number } = {}): Promise<Attempt> {
+function go(
+  out: string,
+  options: { config?: RunConfig; resume?: boolean; stopAt?: number; compute?: 'float32' | 'bfloat16' } = {},
+): Promise<Attempt> {
   const resume = options.resume ? findResume(at(out)) : undefined;
-  const { stopAt } = options;
+  const { stopAt, compute } = options;
   return attempt(at(out), options.config ?? resume?.state.config ?? settings(), {
     ...(resume ? { resume } : {}),
     ...(stopAt === undefined ? {} : { stopAt }),
+    compute,
   });
 }
 
@@ -54,22 +58,25 @@ const same = (a: string, b: string, images: number): void => {
   }
   assert.deepEqual(readSafetensors(at(a, 'model.safetensors')).tensors, readSafetensors(at(b, 'model.safetensors')).tensors);
 };
-test('a run that is stopped goes on to the same tensors and the same lines, and leaves no tensor behind', async () => {
-  const live = await liveTensors();
-  assert.equal((await go('whole')).error, undefined);
-  assert.equal(await liveTensors(), live);
-  const stopped = await go('stopped', { stopAt: 48 });
-  assert.ok(stopped.error instanceof InterruptedError, String(stopped.error));
-  assert.match(stopped.error.message, /stopped after \d+ of 160 pictures; nothing is lost$/);
-  const resumed = await go('stopped', { resume: true });
-  assert.equal(resumed.error, undefined);
-  const [start] = resumed.events;
-  assert.ok(start?.kind === 'start' && start.resumed);
-  assert.deepEqual(start.resumed.differences, []);
-  same('whole', 'stopped', 160);
-  assert.deepEqual(numbers(at('stopped')), numbers(at('whole')));
-  assert.equal(await liveTensors(), live);
-});
+for (const compute of ['float32', 'bfloat16'] as const) {
+  test(`a run that is stopped goes on to the same tensors and the same lines, and leaves no tensor behind, in ${compute}`, async () => {
+    const [whole, cut] = compute === 'float32' ? ['whole', 'stopped'] : ['whole-narrow', 'stopped-narrow'];
+    const live = await liveTensors();
+    assert.equal((await go(whole, { compute })).error, undefined);
+    assert.equal(await liveTensors(), live);
+    const stopped = await go(cut, { stopAt: 48, compute });
+    assert.ok(stopped.error instanceof InterruptedError, String(stopped.error));
+    assert.match(stopped.error.message, /stopped after \d+ of 160 pictures; nothing is lost$/);
+    const resumed = await go(cut, { resume: true, compute });
+    assert.equal(resumed.error, undefined);
+    const [start] = resumed.events;
+    assert.ok(start?.kind === 'start' && start.resumed);
+    assert.deepEqual(start.resumed.differences, []);
+    same(whole, cut, 160);
+    assert.deepEqual(numbers(at(cut)), numbers(at(whole)));
+    assert.equal(await liveTensors(), live);
+  });
+}
 
 test('lines written after the checkpoint are taken back, a last line that a crash cut is too', async () => {
   assert.ok((await go('cut', { stopAt: 96 })).error instanceof InterruptedError);

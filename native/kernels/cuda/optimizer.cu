@@ -237,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) dsd_momentum(const __grid_
   const Place place(parts, elements);
   const Address gradient = all.gradient[place.matrix];
   float* m = momentum + place.matrix * elements;
-  const float divisor = (float)numbers[DIVISOR];
+  const float inverse = (float)(1.0 / numbers[DIVISOR]);
   const bool is_aligned = aligned(gradient) && aligned(m);
   double sum = 0;
 #pragma unroll 2
@@ -249,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) dsd_momentum(const __grid_
     load(x, m, i, left, whole);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      const float now = g[j] / divisor, next = x[j] + follow * (now - x[j]), direction = next - (next - now) * rest;
+      const float now = g[j] * inverse, next = x[j] + follow * (now - x[j]), direction = next - (next - now) * rest;
       x[j] = next;
       sum += (double)direction * direction;
     }
@@ -273,7 +273,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) dsd_direction(const __grid
     for (unsigned i = threadIdx.x; i < parts; i += THREADS) sum += sums[place.matrix * parts + i];
     sum = sum_of_block(sum);
   }
-  const float divisor = (float)numbers[DIVISOR], norm = (float)sqrt(sum) + 1e-7f;
+  const float inverse = (float)(1.0 / numbers[DIVISOR]), scale = (float)(1.0 / (sqrt(sum) + 1e-7));
   const bool is_aligned = aligned(gradient) && aligned(m) && (out_is_narrow ? aligned_half(narrow) : aligned(wide));
 #pragma unroll 2
   for (Address i = place.begin + threadIdx.x * 4; i < place.end; i += THREADS * 4) {
@@ -286,8 +286,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) dsd_direction(const __grid
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      const float now = g[j] / divisor;
-      x[j] = (x[j] - (x[j] - now) * rest) / norm;
+      const float now = g[j] * inverse;
+      x[j] = (x[j] - (x[j] - now) * rest) * scale;
     }
     if (out_is_narrow) store(narrow, x, i, left, whole);
     else store(wide, x, i, left, whole);
