@@ -117,7 +117,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) dsd_squares(const __grid_c
 
 extern "C" __global__ void __launch_bounds__(1024) dsd_root(const double* sums, unsigned count, float* norm) {
   double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
+#pragma unroll 8
+  for (unsigned i = threadIdx.x; i < count; i += 1024) sum += sums[i];
   sum = sum_of_block(sum);
   if (threadIdx.x == 0) *norm = (float)sqrt(sum);
 }
