@@ -23,13 +23,21 @@ const QKV_ATTENTION = new Op('dsd::qkv_attention');
 const QKV_ATTENTION_SUPPORTED = new Op('dsd::qkv_attention_supported');
 const CUDA_KERNELS = new Op('dsd::cuda_kernels');
 
-const onCpu = (x: Tensor): boolean => x.device === 'cpu';
+let composed = false;
+/** Has all of these go by their compositions, to be compared with. Returns what was set before. */
+export function useCompositions(on: boolean): boolean {
+  const before = composed;
+  composed = on;
+  return before;
+}
+
+const onCpu = (x: Tensor): boolean => !composed && x.device === 'cpu';
 
 /** Asked once: whether kernels of ours can be compiled for the GPU. */
 let kernels: boolean | undefined;
 /** On CUDA the operators take rows in eights, of float32 or bfloat16; everything else goes by the compositions. */
 function onCuda(x: Tensor, width: number): boolean {
-  if (width % 8 !== 0 || (x.dtype !== 'float32' && x.dtype !== 'bfloat16')) return false;
+  if (composed || width % 8 !== 0 || (x.dtype !== 'float32' && x.dtype !== 'bfloat16')) return false;
   kernels ??= CUDA_KERNELS.call(x.device) as unknown as boolean;
   return kernels;
 }

@@ -1,0 +1,28 @@
+/** Training by the fused operators and by their compositions: the same losses, step by step, within what rounding does. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { useCompositions } from '../../src/torch/fused.js';
+import { cudaAvailable, type Device, type DType } from '../../src/torch/index.js';
+import { toyRun } from './toy.js';
+
+async function compare(steps: number, device: Device, dtype: DType, tolerance: number): Promise<void> {
+  const options = { steps, device, dtype, settings: { train: { learningRate: 3e-4 } } };
+  const fused = await toyRun(options);
+  const before = useCompositions(true);
+  const plain = await toyRun(options).finally(() => useCompositions(before));
+  assert.notDeepEqual(fused, plain, 'both runs went the same way');
+  fused.forEach((terms, step) => {
+    terms.forEach((value, i) => {
+      const wanted = plain[step]?.[i] ?? Number.NaN;
+      assert.ok(Math.abs(value - wanted) <= tolerance * Math.abs(wanted), `step ${step}, term ${i}: ${value}, by compositions ${wanted}`);
+    });
+  });
+}
+
+describe('fused operators in training', () => {
+  test('float32 on the CPU, 20 steps within 1e-4', () => compare(20, 'cpu', 'float32', 1e-4));
+  test('bfloat16 on the CPU, 20 steps within 1 %', () => compare(20, 'cpu', 'bfloat16', 0.01));
+  test('bfloat16 on CUDA, 200 steps within 1 %', { skip: cudaAvailable() ? false : 'no CUDA device' }, () =>
+    compare(200, 'cuda', 'bfloat16', 0.01),
+  );
+});
