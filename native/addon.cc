@@ -144,7 +144,8 @@ extern "C" NAPI_MODULE_EXPORT napi_value napi_register_module_v1(napi_env env, n
     prepare_process();
     auto instance = std::make_unique<Instance>();
     instance->bridge.env = env;
-    for (const auto* table : {&dispatch_exports, &tensor_exports, &autograd_exports, &cuda_exports, &profile_exports}) {
+    for (const auto* table : {&dispatch_exports, &tensor_exports, &copies_exports, &autograd_exports, &cuda_exports, &graph_exports,
+                              &profile_exports}) {
       for (const Export& exported : *table) {
         instance->entries.push_back(std::unique_ptr<Entry>(new Entry{&instance->bridge, exported}));
         napi_value function;

@@ -120,6 +120,9 @@ struct Bridge {
   std::unordered_map<double, napi_ref> objects;  // tensors that live as long as an object, weakly held
   int64_t sweep_at_external = 0;
   size_t sweep_at_count = 0;
+  std::unordered_map<int64_t, std::shared_ptr<void>> graphs;  // captured work
+  int64_t next_graph = 1;
+  std::shared_ptr<void> marks;  // in the device's queue
   void report_external_memory();
 };
 
@@ -180,11 +183,17 @@ bool run_reclaim(napi_env env, Bridge& bridge);
 // memory.cc
 void check_available(size_t bytes);
 
+// graph.cc
+void use_own_stream(c10::Device device);  // from now on this thread's work on a CUDA device goes to a stream of its own
+bool is_capturing();                      // whether this thread's work is being captured instead of done
+
 // The exports of each file.
 extern const std::vector<Export> dispatch_exports;
 extern const std::vector<Export> tensor_exports;
+extern const std::vector<Export> copies_exports;
 extern const std::vector<Export> autograd_exports;
 extern const std::vector<Export> cuda_exports;
+extern const std::vector<Export> graph_exports;
 extern const std::vector<Export> profile_exports;
 
 }  // namespace dsd

@@ -76,7 +76,8 @@ napi_value memory(Args& a) {
 
 napi_value empty_cache(Args& a) {
 #ifdef DSD_CUDA
-  if (device_count() > 0) c10::cuda::CUDACachingAllocator::emptyCache();
+  // During a capture nothing could be given back, and libtorch takes being asked for a bug.
+  if (device_count() > 0 && !is_capturing()) c10::cuda::CUDACachingAllocator::emptyCache();
 #endif
   return a.undefined();
 }

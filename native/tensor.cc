@@ -1,14 +1,8 @@
-// Handles and their scopes, copies to and from typed arrays, and what a tensor is (shape, dtype, device).
+// Handles and their scopes, and what a tensor is (shape, dtype, device).
 #include "bridge.h"
-
-#include <ATen/ops/empty.h>
-#include <ATen/Parallel.h>
-#include <c10/core/GradMode.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 
 namespace dsd {
@@ -146,99 +140,6 @@ int64_t Table::take_external_change() {
 
 namespace {
 
-struct ArrayKind {
-  napi_typedarray_type array;
-  at::ScalarType dtype;
-};
-constexpr ArrayKind kinds[] = {
-    {napi_float32_array, at::kFloat}, {napi_float64_array, at::kDouble}, {napi_uint8_array, at::kByte},
-    {napi_int8_array, at::kChar},     {napi_int16_array, at::kShort},    {napi_int32_array, at::kInt},
-    {napi_bigint64_array, at::kLong}};
-
-// fromData(typedArray, shape, dtype, device, requiresGrad): a copy of the array, converted to the dtype.
-napi_value from_data(Args& a) {
-  a.function = "tensor";
-  napi_typedarray_type array_type;
-  size_t length = 0;
-  void* data = nullptr;
-  bool is_typed = false;
-  if (a.count > 0) check(a.env, napi_is_typedarray(a.env, a.values[0], &is_typed));
-  if (!is_typed) type_error("tensor: data must be a typed array");
-  auto shape = a.integers(1, "shape");
-  auto dtype = read_dtype(a.number(2, "dtype"), "tensor: dtype");
-  auto device = read_device(a.string(3, "device"), "tensor: device");
-  bool requires_grad = a.boolean(4, "requiresGrad");
-  check(a.env, napi_get_typedarray_info(a.env, a.values[0], &array_type, &length, &data, nullptr, nullptr));
-  const ArrayKind* kind = nullptr;
-  for (const auto& candidate : kinds) {
-    if (candidate.array == array_type) kind = &candidate;
-  }
-  if (!kind) type_error("tensor: data must be a Float32Array, Float64Array, BigInt64Array, Int32Array, Int16Array, Int8Array or Uint8Array");
-  double elements = 1;
-  for (auto size : shape) {
-    if (size < 0) type_error("tensor: shape has a negative size");
-    elements *= static_cast<double>(size);
-  }
-  if (elements != static_cast<double>(length)) {
-    std::string text;
-    for (auto size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
-    type_error("tensor: shape [" + text + "] does not fit " + std::to_string(length) + " elements");
-  }
-  c10::NoGradGuard no_grad;
-  auto tensor = at::empty(shape, at::TensorOptions().dtype(kind->dtype).device(at::kCPU));
-  if (length) std::memcpy(tensor.data_ptr(), data, tensor.nbytes());
-  if (dtype != kind->dtype) tensor = tensor.to(dtype);
-  if (!device.is_cpu()) tensor = tensor.to(device);
-  if (requires_grad) tensor.set_requires_grad(true);
-  napi_value handle = make_handle(a.env, a.bridge, std::move(tensor));
-  a.bridge.report_external_memory();
-  return handle;
-}
-
-constexpr size_t large_copy = size_t(1) << 20;
-
-// With all threads where it is worth it: new memory costs a page fault every 4 KiB, and a checkpoint has gigabytes.
-void copy_bytes(char* to, const char* from, size_t bytes) {
-  at::parallel_for(0, static_cast<int64_t>(bytes), large_copy, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
-}
-
-// toData(handle): a typed array with a copy, row-major. Half precision comes as Float32Array, bool as Uint8Array.
-napi_value to_data(Args& a) {
-  a.function = "toArray";
-  c10::NoGradGuard no_grad;
-  auto tensor = a.tensor(0, "self").detach();
-  auto dtype = tensor.scalar_type();
-  if (dtype == at::kHalf || dtype == at::kBFloat16) tensor = tensor.to(at::kFloat);
-  tensor = tensor.contiguous();
-  dtype = tensor.scalar_type();
-  napi_typedarray_type array_type = napi_uint8_array;
-  bool known = dtype == at::kBool;
-  for (const auto& kind : kinds) {
-    if (kind.dtype == dtype) {
-      array_type = kind.array;
-      known = true;
-    }
-  }
-  if (!known) type_error("toArray: a tensor of dtype " + std::string(dtype_name(dtype)) + " cannot become a typed array");
-  size_t bytes = tensor.nbytes();
-  // V8 ends the process when an array buffer is too long for it or for the machine.
-  if (bytes > (size_t(1) << 31)) type_error("toArray: " + describe(tensor) + " is larger than 2 GiB; copy it in parts");
-  check_available(bytes);
-  void* data = nullptr;
-  napi_value buffer, array;
-  check(a.env, napi_create_arraybuffer(a.env, bytes, &data, &buffer));
-  if (bytes) {
-    // Through memory that the device writes by itself, which is several times as fast; libtorch keeps it for the next tensor.
-    if (!tensor.device().is_cpu()) {
-      auto options = at::TensorOptions().dtype(dtype).pinned_memory(bytes >= large_copy);
-      tensor = at::empty(tensor.sizes(), options).copy_(tensor);
-    }
-    copy_bytes(static_cast<char*>(data), static_cast<const char*>(tensor.data_ptr()), bytes);
-  }
-  check(a.env, napi_create_typedarray(a.env, array_type, tensor.numel(), buffer, 0, &array));
-  return array;
-}
-
 napi_value integers(napi_env env, at::IntArrayRef sizes) {
   napi_value array;
   check(env, napi_create_array_with_length(env, sizes.size(), &array));
@@ -348,8 +249,7 @@ napi_value live(Args& a) { return make_number(a.env, static_cast<double>(a.bridg
 }  // namespace
 
 const std::vector<Export> tensor_exports = {
-    {"fromData", from_data},     {"toData", to_data},     {"shape", shape}, {"strides", strides}, {"dtype", dtype}, {"device", device},
-    {"dispose", dispose},        {"alive", alive},        {"keep", keep},   {"live", live},       {"beginScope", begin_scope},
-    {"endScope", end_scope},     {"adopt", adopt},        {"sweep", sweep}};
+    {"shape", shape}, {"strides", strides}, {"dtype", dtype}, {"device", device},          {"dispose", dispose},    {"alive", alive},
+    {"keep", keep},   {"live", live},       {"adopt", adopt}, {"beginScope", begin_scope}, {"endScope", end_scope}, {"sweep", sweep}};
 
 }  // namespace dsd

@@ -301,12 +301,15 @@ at::ScalarType read_dtype(double code, const std::string& where) {
 
 c10::Device read_device(const std::string& text, const std::string& where) {
   if (text == "cpu") return c10::Device(c10::kCPU);
-  if (text == "cuda") return c10::Device(c10::kCUDA);
+  auto device = c10::Device(c10::kCUDA);
   if (text.rfind("cuda:", 0) == 0 && text.size() > 5 && text.size() < 8 &&
       text.find_first_not_of("0123456789", 5) == std::string::npos) {
-    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(std::stoi(text.substr(5))));
+    device = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(std::stoi(text.substr(5))));
+  } else if (text != "cuda") {
+    type_error(where + " must be 'cpu', 'cuda' or 'cuda:N', found '" + text.substr(0, 40) + "'");
   }
-  type_error(where + " must be 'cpu', 'cuda' or 'cuda:N', found '" + text.substr(0, 40) + "'");
+  use_own_stream(device);  // whoever uses a device names it first
+  return device;
 }
 
 const char* dtype_name(at::ScalarType dtype) {

@@ -16,6 +16,7 @@ export {
   swiglu,
   swigluLinear,
 } from './fused.js';
+export { Graph, Replayed } from './graph.js';
 export * from './lists.js';
 export * from './machine.js';
 export type { TypedArray } from './native.js';

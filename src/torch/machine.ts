@@ -1,6 +1,7 @@
 /** The machine under the engine: threads, memory, versions. */
 import { readFileSync, realpathSync } from 'node:fs';
 import { engine, h, isTensor } from './call.js';
+import type { Device } from './dtype.js';
 import type { Value } from './native.js';
 import type { Tensor } from './tensor.js';
 
@@ -79,6 +80,18 @@ export function timeCall(operator: string, args: readonly (Tensor | readonly Ten
 export function synchronize(): void {
   engine().synchronize();
 }
+
+/** Puts a mark behind all the work that a CUDA device was given. Without effect on a CPU, which has done what it was given. */
+export function markWork(device: Device): void {
+  if (device !== 'cpu') engine().markWork(device);
+}
+
+/**
+ * How many marks of this thread the devices have not come to. A program that waits for nothing gets far ahead of them: the values for the work to come
+ * pile up, and whoever asks for a result waits for all of it.
+ * @param most wait until there are no more
+ */
+export const workAhead = (most: number = Number.MAX_SAFE_INTEGER): number => engine().workAhead(most);
 
 export interface Memory {
   /** Tensors alive in this thread. */

@@ -28,6 +28,7 @@ export interface Native {
   onMemory(reclaim: () => void): void;
   fromData(data: TypedArray, shape: readonly number[], dtype: number, device: string, requiresGrad: boolean): Handle;
   toData(self: Handle): TypedArray;
+  upload(self: Handle, data: TypedArray): void;
   shape(self: Handle): number[];
   strides(self: Handle): number[];
   dtype(self: Handle): number;
@@ -60,6 +61,12 @@ export interface Native {
   synchronize(): void;
   memory(resetPeak?: boolean): [current: number, peak: number, reserved: number, external: number];
   emptyCache(): void;
+  graphBegin(device: string): void;
+  graphEnd(keep: boolean): number | undefined;
+  graphReplay(graph: number): void;
+  graphFree(graph: number): void;
+  markWork(device: string): void;
+  workAhead(most: number): number;
   threads(count?: number): number;
   deterministic(on?: boolean): boolean;
   profileBegin(): void;

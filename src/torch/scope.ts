@@ -42,7 +42,8 @@ export function noGrad<T>(fn: () => T): T {
 /** Whether operators are being recorded. */
 export const isGradEnabled = (): boolean => engine().gradMode();
 
-function tensorsIn(value: unknown, what: string): Tensor[] {
+/** The tensors in a value of the kind that `scope` returns. @throws TypeError for a promise, naming `what` */
+export function tensorsIn(value: unknown, what: string): Tensor[] {
   if (value === undefined) return [];
   if (isTensor(value)) return [value];
   const found: Tensor[] = [];

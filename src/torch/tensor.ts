@@ -344,6 +344,14 @@ export class Tensor extends TensorIdentity {
     op.DIV_.change(this, other);
     return this;
   }
+  /**
+   * Takes new values from an array of its own type and length, which is free to change afterwards: on a CUDA device nothing waits, and they are there
+   * for what follows. @throws TypeError when they do not fit
+   */
+  upload(data: TypedArray): this {
+    engine().upload(this.handle, data);
+    return this;
+  }
   /** Copies values, shape broadcast, dtype and device converted. */
   copy_(from: Tensor): this {
     op.COPY_.call(this.handle, h(from));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { arange, type DType, ones, tensor, zeros } from '../../src/torch/index.js';
+import { arange, type DType, grad, ones, tensor, zeros } from '../../src/torch/index.js';
 
 test('typed arrays come back as they went', () => {
   const arrays = [
@@ -103,4 +103,41 @@ test('a range of integers that libtorch would divide by zero for is refused', ()
   assert.throws(() => arange(0, 5, 0), /step must be nonzero/);
   assert.throws(() => arange(0, -(2 ** 63), -1, { dtype: 'int64' }), /'end' is beyond the safe integers/);
   assert.deepEqual([...arange(5, 0, -2, { dtype: 'int32' }).toArray()], [5, 3, 1]);
+});
+
+test('upload takes values of the same type and number, and leaves the array to its owner', () => {
+  const t = zeros([2, 3]);
+  const view = t.view(6);
+  const array = new Float32Array([1, 2, 3, 4, 5, 6]);
+  assert.equal(t.upload(array), t);
+  array.fill(9);
+  assert.deepEqual([...view.toArray()], [1, 2, 3, 4, 5, 6], 'the memory stays where it was');
+  for (const [dtype, values] of [
+    ['uint8', new Uint8Array([1, 255])],
+    ['int32', new Int32Array([-1, 7])],
+    ['int64', new BigInt64Array([2n ** 62n, -1n])],
+    ['float64', new Float64Array([1e300, -0])],
+  ] as const)
+    assert.deepEqual(zeros([2], { dtype }).upload(values).toArray(), values);
+  zeros([0]).upload(new Float32Array(0));
+  const large = new Uint8Array(3_000_001).map((_, i) => i % 251);
+  assert.deepEqual(zeros([large.length], { dtype: 'uint8' }).upload(large).toArray(), large);
+  // A value that autograd has put by must not change without its knowledge.
+  const [x, leaf] = [ones([2]), ones([2]).requiresGrad_(true)];
+  const y = leaf.mul(x).sum();
+  x.upload(new Float32Array(2));
+  assert.throws(() => grad([y], [leaf]), /modified by an inplace operation/);
+});
+
+test('upload refuses what does not fit', () => {
+  const refused = (message: RegExp, run: () => void) => assert.throws(run, { name: 'TypeError', message });
+  const t = zeros([2, 3]);
+  refused(/^upload: a Float64Array does not fit float32\[2, 3\]$/, () => t.upload(new Float64Array(6)));
+  refused(/^upload: a Float32Array does not fit bfloat16\[6\]$/, () => zeros([6], { dtype: 'bfloat16' }).upload(new Float32Array(6)));
+  refused(/^upload: 5 elements do not fit float32\[2, 3\]$/, () => t.upload(new Float32Array(5)));
+  refused(/^upload: float32\[3, 2\] is a view/, () => t.transpose(0, 1).upload(new Float32Array(6)));
+  refused(/^upload: data must be a typed array$/, () => t.upload([1] as never));
+  refused(/^upload: data must be a Float32Array, /, () => t.upload(new Uint16Array(6) as never));
+  t.dispose();
+  refused(/^upload: .*disposed/, () => t.upload(new Float32Array(6)));
 });
