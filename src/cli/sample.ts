@@ -2,7 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { UsageError } from '../core/errors.js';
 import { key } from '../core/random.js';
-import { generate, toPixels } from '../dsd/generate.js';
+import { Sampler, toPixels } from '../dsd/generate.js';
 import type { SamplerOptions } from '../dsd/sampler.js';
 import { noGrad, randn, scope, tensor } from '../torch/index.js';
 import { samplerOptions } from '../train/config.js';
@@ -87,9 +87,10 @@ export const sample = defineCommand({
     const batch = flags.batch ?? 64;
     progress.update(`0/${count(total)}`);
     await inBatches(batch, async () => {
+      const sampler = new Sampler(loaded.denoiser, loaded.autoencoder, engine.compute);
       for (let first = 0; first < total; first += batch) {
         const labels = Array.from({ length: Math.min(batch, total - first) }, (_, i) => wanted[(first + i) % wanted.length] as number);
-        await sink.add(first, draw(loaded, engine, options, seed, first, labels), labels);
+        await sink.add(first, draw(sampler, loaded, engine, options, seed, first, labels), labels);
         const done = first + labels.length;
         const rate = done / ((performance.now() - began) / 1000);
         progress.update(
@@ -100,6 +101,7 @@ export const sample = defineCommand({
         );
         await turn();
       }
+      sampler.dispose();
     });
     await sink.end();
     progress.clear();
@@ -139,8 +141,9 @@ function columnsOf(total: number, classes: number): number {
 
 /** Samples first, first + 1, ... of these classes: uint8 (B, H, W, ch). */
 function draw(
-  { denoiser, autoencoder }: Loaded,
-  { device, compute }: Engine,
+  sampler: Sampler,
+  { denoiser }: Loaded,
+  { device }: Engine,
   options: SamplerOptions,
   seed: number,
   first: number,
@@ -150,10 +153,7 @@ function draw(
     scope(() => {
       const noise = randn(key(seed, 'sample'), first, denoiser.latentShape(labels.length), { device });
       const y = tensor(BigInt64Array.from(labels, BigInt), [labels.length], { dtype: 'int64', device });
-      const narrow = denoiser.in(compute);
-      return toPixels(
-        generate(narrow, autoencoder === denoiser ? narrow : autoencoder.in(compute), { noise, labels: y, options }),
-      ).toArray() as Uint8Array;
+      return toPixels(sampler.draw({ noise, labels: y, options })).toArray() as Uint8Array;
     }),
   );
 }

@@ -16,11 +16,11 @@ export interface Draws {
   readonly decodeLevel: Tensor; // (B, 2) uniform: whether, and how far, the decoder's input is noised
 }
 
-/** Draws for pictures firstImage, firstImage + 1, ... */
+/** Draws for pictures firstImage, firstImage + 1, ...; where that is a 0-d int64 tensor on the device, it is read when the draws are made. */
 export function draw(
   config: ModelConfig,
   seed: number,
-  firstImage: number,
+  firstImage: number | Tensor,
   batch: number,
   passes: number,
   options: { dtype: DType; device: Device },

@@ -3,7 +3,7 @@
  * ARCHITECTURE.md, The method: sampling.
  */
 import { UsageError } from '../core/errors.js';
-import { cat, full, noGrad, scope, type Tensor } from '../torch/index.js';
+import { cat, type DType, full, keep, noGrad, Replayed, scope, type Tensor } from '../torch/index.js';
 import type { Model } from './model.js';
 import { type Latents, type SamplerOptions, sample } from './sampler.js';
 
@@ -24,36 +24,84 @@ export interface GenerateInput {
 }
 
 /**
- * Draws latents (B, N, C), without gradient: `denoiser` answers the solver. Compute precision is the model's: pass `model.in('bfloat16')` for that.
- * Memory is flat in the number of steps: a latent is freed when the solver is done with it, and what the network made when it has answered.
- * @throws UsageError for no steps, or shapes and classes that are not the model's. (A class out of range would end a CUDA context, so
- * the labels are looked at first: one short wait a call.)
+ * Draws batch after batch with one model. On a CUDA device the network's calls are captured, once for each shape, and replayed: a call for each operator
+ * takes longer than the work of a small batch.
  */
-export function generateLatents(denoiser: Model, { noise, labels, options }: GenerateInput): Tensor {
-  const batch = noise.shape[0] ?? 0;
-  check(denoiser, noise, labels, options);
-  return noGrad(() =>
-    scope(() => {
-      const none = full([batch], denoiser.config.classes, { dtype: 'int64', device: noise.device });
-      const both = cat([labels, none]); // the order of Question.z: with class, without
-      const solver = sample(LATENTS, noise, options);
-      let turn = solver.next();
-      while (!turn.done) {
-        const { z, t, guided } = turn.value;
-        const answer = scope(() => {
-          const time = full([z.shape[0] ?? 0], t, { dtype: z.dtype, device: z.device });
-          return denoiser.denoise(z, time, guided ? both : labels).prediction;
-        });
-        turn = solver.next(answer);
-      }
-      return turn.value;
-    }),
-  );
+export class Sampler {
+  private readonly denoiser: Model;
+  private readonly own: readonly Tensor[];
+  private readonly denoise: Replayed<[z: Tensor, t: Tensor, y: Tensor]>;
+  private readonly decode: Replayed<[z: Tensor]>;
+
+  /**
+   * @param denoiser answers the solver; it and the coder must outlive this object, and their weights may not change meanwhile
+   * @param coder decodes: the same model, but for latent diffusion
+   * @param compute type for token-wise layers, the models' own by default; their weights are copied in it, here and once
+   */
+  constructor(denoiser: Model, coder: Model, compute?: DType) {
+    const own = new Set<Tensor>();
+    const narrow = (model: Model): Model => {
+      if (!compute) return model;
+      const copy = noGrad(() => model.in(compute));
+      for (const [name, weight] of copy.weights.tensors) if (weight !== model.weights.tensors.get(name)) own.add(keep(weight));
+      return copy;
+    };
+    this.denoiser = narrow(denoiser);
+    const decoder = coder === denoiser ? this.denoiser : narrow(coder);
+    this.own = [...own];
+    this.denoise = new Replayed((z, t, y) => this.denoiser.denoise(z, t, y).prediction);
+    this.decode = new Replayed((z) => decoder.decode(z).clamp(-1, 1));
+  }
+
+  /**
+   * Draws latents (B, N, C), without gradient: the denoiser answers the solver. Memory is flat in the number of steps: a latent is freed when the solver
+   * is done with it, and what the network made when it has answered.
+   * @throws UsageError for no steps, or shapes and classes that are not the model's. (A class out of range would end a CUDA context, so
+   * the labels are looked at first: one short wait a call.)
+   */
+  latents({ noise, labels, options }: GenerateInput): Tensor {
+    const batch = noise.shape[0] ?? 0;
+    check(this.denoiser, noise, labels, options);
+    return noGrad(() =>
+      scope(() => {
+        const none = full([batch], this.denoiser.config.classes, { dtype: 'int64', device: noise.device });
+        const both = cat([labels, none]); // the order of Question.z: with class, without
+        const solver = sample(LATENTS, noise, options);
+        let turn = solver.next();
+        while (!turn.done) {
+          const { z, t, guided } = turn.value;
+          const answer = scope(() => {
+            const time = full([z.shape[0] ?? 0], t, { dtype: z.dtype, device: z.device });
+            return this.denoise.call(z, time, guided ? both : labels);
+          });
+          turn = solver.next(answer);
+        }
+        return turn.value;
+      }),
+    );
+  }
+
+  /** Draws pictures (B, H, H, ch) in [-1, 1]: latents as above, decoded. @throws UsageError as `latents` */
+  draw(input: GenerateInput): Tensor {
+    return noGrad(() => scope(() => this.decode.call(this.latents(input))));
+  }
+
+  /** Frees what was captured, and the copies of the weights. */
+  dispose(): void {
+    this.denoise.dispose();
+    this.decode.dispose();
+    for (const weight of this.own) weight.dispose();
+  }
 }
 
-/** Draws pictures (B, H, H, ch) in [-1, 1]: latents as above, decoded by `coder` (the same model, but for latent diffusion). */
-export function generate(denoiser: Model, coder: Model, input: GenerateInput): Tensor {
-  return noGrad(() => scope(() => coder.decode(generateLatents(denoiser, input)).clamp(-1, 1)));
+/** Draws one batch of pictures: see Sampler. */
+export function generate(denoiser: Model, coder: Model, input: GenerateInput, compute?: DType): Tensor {
+  const sampler = new Sampler(denoiser, coder, compute);
+  try {
+    return sampler.draw(input);
+  } finally {
+    sampler.dispose();
+  }
 }
 
 /** Pictures in [-1, 1] as they are saved: clamped and rounded to uint8, the same shape. */

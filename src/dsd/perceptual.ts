@@ -28,14 +28,14 @@ export function lpips(weights: Weights): (a: Tensor, b: Tensor) => Tensor {
       `the perceptual weights lack ${missing.length} tensors, the first is '${missing[0]}': give VGG16's convolutions and LPIPS' linear layers in one safetensors file`,
     );
 
+  // Made once: a captured step takes no values of arrays.
+  const { dtype, device } = weights.get('features.0.weight');
+  const [mean, deviation] = [tensor(MEAN, [3], { dtype, device }), tensor(DEVIATION, [3], { dtype, device })];
+
   /** x (B, H, W, ch) in [-1, 1] -> the five taps, each of unit length over channels. */
   function taps(x: Tensor): Tensor[] {
-    const options = { dtype: x.dtype, device: x.device } as const;
     const rgb = x.shape[3] === 1 ? cat([x, x, x], 3) : x;
-    let h = rgb
-      .sub(tensor(MEAN, [3], options))
-      .div(tensor(DEVIATION, [3], options))
-      .permute(0, 3, 1, 2); // (B, 3, H, W)
+    let h = rgb.sub(mean).div(deviation).permute(0, 3, 1, 2); // (B, 3, H, W)
     return BLOCKS.map((block, i) => {
       if (i > 0) h = maxPool2d(h, [2, 2], [2, 2]);
       for (const n of block) h = conv2d(h, weights.get(`features.${n}.weight`), weights.get(`features.${n}.bias`), [1, 1], [1, 1]).relu();

@@ -1,7 +1,7 @@
 /** Samples of a model as a set to judge. */
 import { UsageError } from '../core/errors.js';
 import { key } from '../core/random.js';
-import { generate, toPixels } from '../dsd/generate.js';
+import { Sampler, toPixels } from '../dsd/generate.js';
 import type { Model } from '../dsd/model.js';
 import type { SamplerOptions } from '../dsd/sampler.js';
 import { type Device, type DType, noGrad, randn, scope, tensor } from '../torch/index.js';
@@ -25,6 +25,7 @@ export function drawn(input: DrawInput, options: SamplerOptions): PictureSet {
   const { denoiser, coder, count, device, dtype, seed } = input;
   const { image, channels, classes } = denoiser.config;
   const label = (i: number): number => (input.labels === 'none' ? classes : i % classes);
+  let sampler: Sampler | undefined;
   const read = async (first: number, some: number): Promise<Uint8Array> =>
     noGrad(() =>
       scope(() => {
@@ -32,17 +33,18 @@ export function drawn(input: DrawInput, options: SamplerOptions): PictureSet {
         const labels = tensor(wanted, [some], { dtype: 'int64', device });
         const wide = denoiser.weights.get('trunk.role.weight').dtype;
         const noise = randn(key(seed, 'sample'), first, denoiser.latentShape(some), { device, dtype: wide });
-        const narrow = denoiser.in(dtype);
-        return toPixels(
-          generate(narrow, coder === denoiser ? narrow : coder.in(dtype), { noise, labels, options }),
-        ).toArray() as Uint8Array;
+        sampler ??= new Sampler(denoiser, coder, dtype);
+        return toPixels(sampler.draw({ noise, labels, options })).toArray() as Uint8Array;
       }),
     );
   return {
     ...{ name: 'samples', count, height: image, width: image, channels: channels as 1 | 3 },
     labels: input.labels === 'none' ? undefined : Array.from({ length: count }, (_, i) => label(i)),
     read,
-    close: () => {},
+    close: () => {
+      sampler?.dispose();
+      sampler = undefined;
+    },
   };
 }
 

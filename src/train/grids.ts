@@ -59,7 +59,7 @@ export async function drawGrids(
       [total],
       { device },
     );
-    return generate(stepper.averaged.in(compute), coder.in(compute), { noise, labels, options: samplerOptions(config) });
+    return generate(stepper.averaged, coder, { noise, labels, options: samplerOptions(config) }, compute);
   });
   const samples = folder.grid('samples', images);
   await writePng(samples, grid(pixels, total, size, channels, columns, { gap: 2, scale: 2 }));

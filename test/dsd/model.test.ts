@@ -1,7 +1,7 @@
 /** Trunk, roles and samplers against an independent program in float64 (test/oracle/oracle.py). */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { generateLatents } from '../../src/dsd/generate.js';
+import { Sampler } from '../../src/dsd/generate.js';
 import type { Model } from '../../src/dsd/model.js';
 import { timeGrid } from '../../src/dsd/sampler.js';
 import { countParameters, type ModelConfig, parameters, SIZES } from '../../src/dsd/sizes.js';
@@ -153,7 +153,7 @@ describe('samplers', () => {
             const steps = solver === 'euler' ? 20 : 10;
             const options = { solver, target, steps, shift: 0.71, ...guide };
             const z = noGrad(() =>
-              generateLatents(model, { noise: fixture.tensor('input.z'), labels: fixture.tensor('input.y', 'int64'), options }),
+              new Sampler(model, model).latents({ noise: fixture.tensor('input.z'), labels: fixture.tensor('input.y', 'int64'), options }),
             );
             assertClose(z, fixture.values(`${solver}.${target}.${name}.z`), 1e-9, 'latent');
             if (fixture.has(`${solver}.${target}.${name}.decoded`))
