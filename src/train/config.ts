@@ -95,6 +95,8 @@ const schema = z.strictObject({
     dtype: z.enum(['auto', 'float32', 'bfloat16']),
     /** On a GPU: only kernels that give the same bits for the same input, so that a resumed run equals one that was never stopped. Slower. */
     deterministic: z.boolean(),
+    /** On a GPU: capture the step once and replay it. Without, each operator is called each time, which shows where an error is. */
+    graph: z.boolean().default(true),
   }),
   checkpoint: z.strictObject({
     /** Minutes between checkpoints, from which an interrupted run goes on; one more is made at the end. 0: after every step. */

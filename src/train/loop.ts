@@ -1,12 +1,12 @@
 /** The loop: batches in, steps, and at their cadences metrics, held-out measurements, weights with grids, checkpoints. Prints nothing; reports. */
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { DivergedError, FailureError, InterruptedError } from '../core/errors.js';
 import { type Batch, type Loader, pictureNumbers } from '../data/loader.js';
 import type { DataSet } from '../data/source.js';
 import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
 import { measureReconstruction } from '../eval/reconstruction.js';
 import { DiskError } from '../io/disk.js';
-import { type Device, type DType, memory } from '../torch/index.js';
+import { type Device, type DType, memory, synchronize, workAhead } from '../torch/index.js';
 import { modelCard } from './card.js';
 import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
@@ -59,6 +59,8 @@ const MOST_SKIPPED = 10;
 const MOST_TOLD = 20;
 const MOST_PATHS = 8;
 const EVALUATION_BATCH = 128;
+/** Steps that the device has before it while the next one is prepared: enough that it never waits, and few, so that stopping does not. */
+const AHEAD = 2;
 /** At most so many held-out pictures are measured at a cadence; the end of a run measures all. */
 const EVALUATED = 512;
 
@@ -135,18 +137,22 @@ export class TrainingLoop {
     const { log, train } = config;
     const batch = await this.nextBatch();
     this.waited += batch.waitedMs;
-    const micro = stepper.micro;
+    const { micro, uncaptured } = stepper;
     accumulator.add(stepper.step(batch, this.images));
     if (stepper.micro !== micro)
       this.problem(`memory ran out with ${micro} pictures at a time: going on with ${stepper.micro}, which gives the same to rounding`);
+    if (stepper.uncaptured !== uncaptured)
+      this.problem(`steps are slower than they could be, since they cannot be captured in a CUDA graph: ${stepper.uncaptured}`);
     const before = this.images;
     this.images += train.batch;
     const last = this.images >= train.images;
     if (due(log.every, before, this.images) || last) await this.log();
     if (due(log.evaluate, before, this.images) && !last) await this.aside(() => this.evaluate(EVALUATED));
     if (due(log.save, before, this.images) && !last) await this.aside(() => this.sound('weights and grids', () => this.save()));
-    await this.aside(async () => this.checkpointIfDue(last));
+    await this.checkpointIfDue(last);
     await turn(); // lets signal handlers run, and the thread that saves report
+    // Asleep and not in a call that waits: the threads that decode are given their work by this one.
+    while (workAhead() > AHEAD) await sleep(1);
   }
 
   /** Where there is none (a broken picture, mostly), what was trained up to here is kept before the run ends. */
@@ -163,8 +169,9 @@ export class TrainingLoop {
     }
   }
 
-  /** Time that is not training does not count in its rate. */
+  /** Time that is not training does not count in its rate. What the device is still at when it begins is training. */
   private async aside<T>(work: () => Promise<T>): Promise<T> {
+    if (this.parts.device !== 'cpu') synchronize();
     const begun = performance.now();
     const result = await work();
     this.since += performance.now() - begun;
@@ -293,7 +300,7 @@ export class TrainingLoop {
     const { minutes } = this.parts.config.checkpoint;
     if (last || this.saver.busy || performance.now() - this.checkpointed < minutes * 60_000) return;
     this.checkpointed = performance.now();
-    await this.sound('checkpoint', async () => this.begin());
+    await this.aside(() => this.sound('checkpoint', async () => this.begin()));
   }
 
   /** As `writing`, of what must not be written when a weight is no number: of the steps that follow none is sound either, and that stops the run, with what stands. */

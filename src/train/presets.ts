@@ -39,6 +39,7 @@ const base: RunSettings = {
     seed: 0,
     dtype: 'auto',
     deterministic: false,
+    graph: true,
   },
   checkpoint: { minutes: 5, keep: 2, onError: 'continue' },
   sample: { solver: 'heun', steps: 25, guidance: 2, interval: [0.1, 1], rows: 8 },

@@ -95,7 +95,7 @@ export function checkStillNewest({ run, path, state }: Resume, disk: Disk = real
 }
 
 /** Settings that may change when a run goes on: how long it is, where its files lie, what it writes, how it fits the machine. */
-const FREE = /^(train\.(images|microBatch|dtype)|objective\.perceptual|data\.(source|workers|broken)|(log|checkpoint|sample)\..*)$/;
+const FREE = /^(train\.(images|microBatch|dtype|graph)|objective\.perceptual|data\.(source|workers|broken)|(log|checkpoint|sample)\..*)$/;
 
 /**
  * The settings of a run with what the user changes now laid over them.

@@ -1,5 +1,6 @@
 /**
- * One training step: losses, gradients, clipping, Muon and AdamW, averages. Nothing in it reads a value back from the device.
+ * One training step: losses, gradients, clipping, Muon and AdamW, averages. Nothing in it reads a value back from the device, and on a CUDA device it is
+ * captured in a graph: the first steps run operator by operator, those that follow are replays with other values in `Inputs`, the same to the bit.
  */
 
 import { FailureError } from '../core/errors.js';
@@ -12,12 +13,27 @@ import { lpips } from '../dsd/perceptual.js';
 import { type ModelConfig, parameters } from '../dsd/sizes.js';
 import { Average, Optimizer } from '../nn/optimizer.js';
 import { Copies, type Weights } from '../nn/weights.js';
-import { type Device, type DType, grad, isOutOfMemory, noGrad, scope, type Tensor, tensor, where, zeros } from '../torch/index.js';
+import {
+  type Device,
+  type DType,
+  Graph,
+  grad,
+  isOutOfMemory,
+  markWork,
+  noGrad,
+  scope,
+  type Tensor,
+  tensor,
+  where,
+  workAhead,
+  zeros,
+} from '../torch/index.js';
 import type { RunConfig } from './config.js';
+import { Inputs } from './inputs.js';
 import { learningRate } from './schedule.js';
 import { loadAutoencoder, loadTensors } from './weights.js';
 
-/** What a step leaves, unread, on the device; the reader disposes of it. */
+/** What a step leaves, unread, on the device; the reader disposes of it. The values hold until the next step, which may write its own in their place. */
 export interface StepOutput {
   readonly terms: Partial<Record<LossName | 'total', Tensor>>; // 0-d
   /** Gradient norm before clipping; not finite: the step was skipped. */
@@ -28,6 +44,10 @@ export interface StepOutput {
 
 /** How fast the teacher's centre follows (DINO's 0.9). */
 const CENTER_MOMENTUM = 0.9;
+/** Steps before one is captured: the first compiles kernels and makes workspaces, which cannot be captured. */
+const WARM_UP = 2;
+/** Steps that may be begun before the device has done them. */
+const MOST_AHEAD = 4;
 
 /** Pictures as uint8 (B, H, W, ch) to [-1, 1] on the device. */
 export function toPictures(images: Uint8Array, config: ModelConfig, device: Device): Tensor {
@@ -55,7 +75,14 @@ export class Stepper {
   steps = 0;
   /** Pictures of a forward and backward pass: train.microBatch, or what fits. */
   micro: number;
+  /** Why steps are not captured although train.graph asks for it and the device could. */
+  uncaptured: string | undefined;
   private updating = false;
+  private inputs: Inputs | undefined;
+  private graph: Graph<StepOutput> | undefined;
+  /** What a captured step holds for, and how many steps of the kind there were in a row. */
+  private kind = '';
+  private alike = 0;
 
   /** @param frozen the frozen autoencoder, where it has been read already; else it is read from objective.frozen */
   constructor(
@@ -78,7 +105,7 @@ export class Stepper {
     this.computed = {
       online: computed(model, this.online.weights, compute),
       ...(objective.targetEncoder === 'ema' ? { target: computed(model, this.target.weights, compute) } : {}),
-      ...(this.frozen ? { frozen: computed(model, this.frozen.weights, compute) } : {}),
+      ...(this.frozen ? { frozen: computed(this.frozen.config, this.frozen.weights, compute) } : {}),
     };
     const { online, target } = this.computed;
     for (const weight of online.model.weights.list()) weight.requiresGrad_(true);
@@ -95,6 +122,8 @@ export class Stepper {
 
   /** Frees the networks, the averages and the optimizer's state. */
   dispose(): void {
+    this.graph?.dispose();
+    this.inputs?.dispose();
     for (const { model } of Object.values<Computed>(this.computed)) model.dispose();
     for (const owned of [this.online, this.target.weights, this.averaged, this.frozen, this.optimizer]) owned?.dispose();
     this.center.dispose();
@@ -119,13 +148,16 @@ export class Stepper {
 
   /**
    * One step on a batch; `images` is the number of pictures seen before it. Where train.microBatch is 0 and memory runs out, the batch is cut in two,
-   * and again, until it fits: the same draws and, to rounding, the same step.
+   * and again, until it fits: the same draws and, to rounding, the same step. Waits for the device only where it is far behind.
    * @throws FailureError when one picture does not fit, or a given microBatch does not
    */
   step(batch: Batch, images: number): StepOutput {
+    workAhead(MOST_AHEAD - 1);
     for (;;) {
       try {
-        return this.tryStep(batch, images);
+        const output = this.tryStep(batch, images);
+        markWork(this.device);
+        return output;
       } catch (error) {
         if (!isOutOfMemory(error)) throw error;
         this.shrink(error);
@@ -133,10 +165,15 @@ export class Stepper {
     }
   }
 
+  /** The next smaller number of pictures that divides the batch. */
+  private get smaller(): number | undefined {
+    const { micro, config } = this;
+    return Array.from({ length: micro - 1 }, (_, i) => i + 1).findLast((part) => config.train.batch % part === 0 && part <= micro / 2);
+  }
+
   private shrink(cause: unknown): void {
     const { batch, microBatch } = this.config.train;
-    const { micro } = this;
-    const smaller = Array.from({ length: micro - 1 }, (_, i) => i + 1).findLast((part) => batch % part === 0 && part <= micro / 2);
+    const { micro, smaller } = this;
     if (!this.updating && smaller && microBatch === 0) {
       this.micro = smaller;
       return;
@@ -152,25 +189,71 @@ export class Stepper {
   }
 
   private tryStep(batch: Batch, images: number): StepOutput {
+    const inputs = this.fill(batch, images);
+    const graph = this.captured(inputs);
+    graph?.replay();
+    const output = graph ? scope(() => viewsOf(graph.result)) : this.compute(inputs);
+    this.steps++;
+    return output;
+  }
+
+  /** Gives the device what changes from step to step. */
+  private fill(batch: Batch, images: number): Inputs {
+    const { config, steps, target, average } = this;
+    if (this.inputs?.count !== batch.labels.length) {
+      this.release();
+      this.inputs?.dispose();
+      this.inputs = new Inputs(this.online.config, batch.labels.length, this.device);
+    }
+    this.inputs.set(batch, [learningRate(config.train, images), target.share(steps), average.share(steps)]);
+    return this.inputs;
+  }
+
+  /** The step as a graph, captured when there have been enough steps of its kind: as many pictures, in the same parts, the same ones of them masked. */
+  private captured(inputs: Inputs): Graph<StepOutput> | undefined {
+    const kind = `${inputs.count} by ${this.micro} from ${inputs.firstImage % 2}`;
+    if (kind !== this.kind) {
+      this.release();
+      this.kind = kind;
+      this.alike = 0;
+    }
+    this.alike++;
+    const wanted = this.config.train.graph && Graph.supports(this.device) && this.uncaptured === undefined;
+    if (!wanted || this.alike <= WARM_UP) return undefined;
+    try {
+      this.graph ??= Graph.capture(this.device, () => this.compute(inputs));
+    } catch (error) {
+      this.updating = false; // nothing was: what is captured is not done
+      if (isOutOfMemory(error) && this.smaller && this.config.train.microBatch === 0) throw error;
+      this.uncaptured = error instanceof Error ? error.message : String(error);
+    }
+    return this.graph;
+  }
+
+  private release(): void {
+    this.graph?.dispose();
+    this.graph = undefined;
+  }
+
+  /** The whole step on the device, from inputs that lie there. All that it does to tensors it does again when it is replayed. */
+  private compute(inputs: Inputs): StepOutput {
     return scope(() => {
       const { micro } = this;
       this.updating = false;
       let sum: (Tensor | null)[] = this.online.weights.list().map(() => null);
       const parts: Losses[] = [];
-      for (let start = 0; start < batch.labels.length; start += micro) {
-        const end = Math.min(start + micro, batch.labels.length);
-        const part = this.microBatch(batch, start, end);
+      for (let start = 0; start < inputs.count; start += micro) {
+        const part = this.microBatch(inputs, start, Math.min(start + micro, inputs.count));
         parts.push(part.losses);
         // One part is left as it is; several are summed in float32.
-        const wide = micro < batch.labels.length;
+        const wide = micro < inputs.count;
         sum = sum.map((total, i) => {
           const more = wide ? part.gradients[i]?.to({ dtype: 'float32' }) : part.gradients[i];
           return total && more ? total.add(more) : (more ?? total);
         });
       }
       this.updating = true;
-      const gradientNorm = this.optimizer.update(sum, this.rates(images));
-      this.steps++;
+      const gradientNorm = this.optimizer.update(sum, inputs.rates);
       const output = noGrad(() => this.output(parts, gradientNorm));
       // Not before: a step that is tried again must not have been applied already.
       this.updating = false;
@@ -178,23 +261,16 @@ export class Stepper {
     });
   }
 
-  /** What of the optimizer changes from step to step (Optimizer.update). */
-  private rates(images: number): Tensor {
-    const { config, steps } = this;
-    const numbers = [learningRate(config.train, images), this.target.share(steps), this.average.share(steps)];
-    return tensor(new Float64Array(numbers), [3], { device: this.device });
-  }
-
-  /** Losses and gradients of some rows of a batch, weighted by their share of it; frees the graph. */
-  protected microBatch(batch: Batch, start: number, end: number): { losses: Losses; gradients: (Tensor | null)[] } {
+  /** Losses and gradients of some rows of a batch, weighted by their share of it; frees autograd's graph. */
+  protected microBatch(inputs: Inputs, start: number, end: number): { losses: Losses; gradients: (Tensor | null)[] } {
     return scope(() => {
       const { config, device } = this;
       const count = end - start;
-      const firstImage = batch.firstImage + start;
-      const values = batch.images.length / batch.labels.length;
-      const x = toPictures(batch.images.subarray(start * values, end * values), this.online.config, device);
-      const y = tensor(batch.labels.subarray(start, end), [count], { device }).to({ dtype: 'int64' });
-      const draws = draw(this.online.config, config.train.seed, firstImage, count, config.objective.passes, { dtype: 'float32', device });
+      const rows = (of: Tensor): Tensor => of.narrow(0, start, count);
+      const x = fromPixels(rows(inputs.images));
+      const y = rows(inputs.labels).to({ dtype: 'int64' });
+      const first = start === 0 ? inputs.first : inputs.first.add(BigInt(start));
+      const draws = draw(this.online.config, config.train.seed, first, count, config.objective.passes, { dtype: 'float32', device });
       const { online, target, frozen } = this.computed;
       const networks = {
         online: online.model,
@@ -203,8 +279,8 @@ export class Stepper {
         center: this.center,
         ...(this.perceptual ? { perceptual: this.perceptual } : {}),
       };
-      const out = losses(networks, { x, y, firstImage }, draws, config.objective);
-      const share = count / batch.labels.length;
+      const out = losses(networks, { x, y, firstImage: inputs.firstImage + start }, draws, config.objective);
+      const share = count / inputs.count;
       const gradients = grad([share === 1 ? out.total : out.total.mul(share)], online.model.weights.list(), undefined, {
         allowUnused: true,
       });
@@ -244,6 +320,17 @@ function computed(config: ModelConfig, weights: Weights, compute: DType): Comput
   const narrow = compute === 'float32' ? [] : [...parameters(config)].filter(([, spec]) => spec.perToken).map(([name]) => name);
   const copies = new Copies(weights, narrow, compute);
   return { copies, model: Model.of(config, copies.weights) };
+}
+
+/** Other handles of the same tensors, for a reader to dispose of. */
+function viewsOf({ terms, gradientNorm, latent, rawLatent }: StepOutput): StepOutput {
+  const named = Object.entries(terms).map(([name, value]) => [name, value.detach()] as const);
+  return {
+    terms: Object.fromEntries(named),
+    gradientNorm: gradientNorm.detach(),
+    ...(latent ? { latent: latent.detach() } : {}),
+    ...(rawLatent ? { rawLatent: rawLatent.detach() } : {}),
+  };
 }
 
 /** The values of a step's losses without their history, so that leaving the scope frees the graph. */

@@ -11,6 +11,7 @@ import { readSafetensors } from '../../src/io/safetensors.js';
 import { noGrad, setThreads, tensor } from '../../src/torch/index.js';
 import { Checkpoints } from '../../src/train/checkpoints.js';
 import { modelConfig, type RunSettings, resolveConfig } from '../../src/train/config.js';
+import type { Inputs } from '../../src/train/inputs.js';
 import { type LoopEvent, TrainingLoop } from '../../src/train/loop.js';
 import { Accumulator, type LogLine } from '../../src/train/metrics.js';
 import { findPreset } from '../../src/train/presets.js';
@@ -254,9 +255,9 @@ test('memory that runs out when a step has been applied does not have it applied
 });
 
 class Cramped extends Stepper {
-  protected override microBatch(batch: Batch, start: number, end: number) {
+  protected override microBatch(inputs: Inputs, start: number, end: number) {
     if (end - start > 2) throw Object.assign(new Error('DefaultCPUAllocator: out of memory'), { code: 'ERR_TORCH_MEMORY' });
-    return super.microBatch(batch, start, end);
+    return super.microBatch(inputs, start, end);
   }
 }
 
