@@ -1,6 +1,6 @@
 /** `dsd bench sample`: drawing pictures, many at a time and one alone, beside the same work in PyTorch. */
 import { key } from '../../core/random.js';
-import { generate } from '../../dsd/generate.js';
+import { Sampler } from '../../dsd/generate.js';
 import { Model } from '../../dsd/model.js';
 import type { SamplerOptions } from '../../dsd/sampler.js';
 import { forwardFlops } from '../../dsd/sizes.js';
@@ -55,7 +55,8 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
   for (const size of new Set([batch, 1])) {
     say(`draws of ${counted(size, 'picture')}`);
     if (device !== 'cpu') memory({ resetPeak: true });
-    const draw = drawer(model, size, engine, options);
+    const sampler = new Sampler(model, model, compute);
+    const draw = drawer(sampler, model, size, engine, options);
     for (let i = 0; i < WARM_UP; i++) draw();
     const times = timesOf(Array.from({ length: DRAWS }, () => clock(device, draw)));
     const rate = (size / times.median) * 1000;
@@ -65,6 +66,7 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
       memory: device === 'cpu' ? null : cudaPeak,
       profile: flags.profile ? stepProfile(profile(draw), 1, times.median) : null,
     });
+    sampler.dispose();
   }
   model.dispose();
   const answers = peers.results.map((peer) => ({
@@ -104,14 +106,13 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
 }
 
 /** Draws so many pictures of classes in turn, and frees them. */
-function drawer(model: Model, batch: number, { device, compute }: Engine, options: SamplerOptions): () => void {
+function drawer(sampler: Sampler, model: Model, batch: number, { device }: Engine, options: SamplerOptions): () => void {
   const labels = BigInt64Array.from({ length: batch }, (_, i) => BigInt(i % Math.max(1, model.config.classes)));
   return () =>
     noGrad(() =>
       scope(() => {
         const noise = randn(key(0, 'bench'), 0, model.latentShape(batch), { device });
-        const narrow = model.in(compute);
-        generate(narrow, narrow, { noise, labels: tensor(labels, [batch], { dtype: 'int64', device }), options });
+        sampler.draw({ noise, labels: tensor(labels, [batch], { dtype: 'int64', device }), options });
       }),
     );
 }
