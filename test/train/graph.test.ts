@@ -22,6 +22,7 @@ import {
   tensor,
 } from '../../src/torch/index.js';
 import { modelConfig, type RunConfig, type RunSettings, resolveConfig } from '../../src/train/config.js';
+import type { Inputs } from '../../src/train/inputs.js';
 import { Accumulator } from '../../src/train/metrics.js';
 import { findPreset } from '../../src/train/presets.js';
 import { Stepper } from '../../src/train/step.js';
@@ -39,8 +40,8 @@ const STEPS = 12;
 const source = discs(48, 16);
 const configOf = (settings: RunSettings): RunConfig =>
   resolveConfig(findPreset('toy').settings, { train: { batch: BATCH, images: 1000 * BATCH } }, settings);
-const make = (config: RunConfig, compute: DType = 'float32'): Stepper =>
-  new Stepper(config, modelConfig(config, { channels: 3, classes: source.classes.length }), device, compute);
+const make = (config: RunConfig, compute: DType = 'float32', Made = Stepper): Stepper =>
+  new Made(config, modelConfig(config, { channels: 3, classes: source.classes.length }), device, compute);
 
 /** What a run comes to: losses and norms in sums over all steps and of the last, and every tensor of its state. */
 interface Outcome {
@@ -147,6 +148,54 @@ describe('a captured step is the step', () => {
     }
     a.dispose();
     b.dispose();
+  });
+
+  /** The total loss of each step. */
+  async function totals(stepper: Stepper, onStep: (step: number) => void = () => {}): Promise<number[]> {
+    const loader = new Loader(source, { batch: BATCH, seed: 0, workers: 0 });
+    const found: number[] = [];
+    for (let step = 0; step < STEPS; step++) {
+      onStep(step);
+      const batch = await loader.next();
+      found.push(scope(() => Number(stepper.step(batch, step * BATCH).terms.total?.item())));
+    }
+    await loader.close();
+    stepper.dispose();
+    return found;
+  }
+
+  captured('a step that cannot be captured runs as it is, and says why', async () => {
+    class Reading extends Stepper {
+      protected override microBatch(...args: Parameters<Stepper['microBatch']>): ReturnType<Stepper['microBatch']> {
+        const part = super.microBatch(...args);
+        part.losses.total.toArray();
+        return part;
+      }
+    }
+    const wanted = await totals(make(configOf({ train: { graph: false } })));
+    const reading = make(configOf({}), 'float32', Reading);
+    assert.deepEqual(await totals(reading), wanted);
+    assert.match(String(reading.uncaptured), /captur/);
+  });
+
+  captured('memory that runs out in a capture has the batch cut, and captured in its parts', async () => {
+    let calls = 0;
+    class Cramped extends Stepper {
+      protected override microBatch(inputs: Inputs, start: number, end: number): ReturnType<Stepper['microBatch']> {
+        calls++;
+        if (end - start > 4 && calls > 2) throw Object.assign(new Error('CUDA out of memory'), { code: 'ERR_TORCH_MEMORY' });
+        return super.microBatch(inputs, start, end);
+      }
+    }
+    const whole = make(configOf({ train: { graph: false } }));
+    const wanted = await totals(whole, (step) => {
+      if (step === 2) whole.micro = 4;
+    });
+    const cramped = make(configOf({}), 'float32', Cramped);
+    assert.deepEqual(await totals(cramped), wanted);
+    assert.deepEqual([cramped.micro, cramped.uncaptured], [4, undefined]);
+    // As a whole in two steps and at the capture, by eights once, by fours in two steps and a capture.
+    assert.equal(calls, 2 + 1 + 1 + 2 * 4 + 4);
   });
 
   captured('memory is flat over replays, and given back', async () => {
