@@ -97,8 +97,8 @@ struct Checked : c10::Allocator {
 const bool allocator_installed = [] {
 #ifdef __GLIBC__
   // A step makes and frees the same large tensors again and again. Given back to the system each time, they would be cleared and mapped each
-  // time: an eighth of a step of the demo. So up to 2 GiB are kept, and only what is larger than 256 MiB goes back at once.
-  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  // time: an eighth of a step of the demo. So up to 2 GiB are kept, and only what is larger than 32 MiB goes back at once.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
 #endif
   static Checked checked;

@@ -38,10 +38,11 @@ struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
     auto x1 = saved[0], gate = saved[1], y = saved[2], shift = saved[3], scale = saved[4], weight = saved[5];
     at::Tensor dx1 = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
     TORCH_CHECK(gradients[1].defined(), "add_norm_linear: its result was not used");
-    at::Tensor g = gradients[1].contiguous(), dn = at::matmul(g, weight), n = at::empty_like(dn), dx = at::empty_like(x1), dy, dgate, dshift, dscale;
+    at::Tensor g = gradients[1].contiguous(), dn = at::matmul(g, weight), dx = at::empty_like(x1), dy, dgate, dshift, dscale;
     if (y.defined()) dy = at::empty_like(y);
-    add_norm_gradient_cuda(x1, gate, y, shift, scale, dx1, dn, ctx->saved_data["eps"].toDouble(), dx, dy, dgate, dshift, dscale, n);
-    return {dx, dgate, dy, dshift, dscale, at::Tensor(), weight_gradient(g, n)};
+    // The norm comes to lie where its gradient was read: the kernel has an element's own before it writes there.
+    add_norm_gradient_cuda(x1, gate, y, shift, scale, dx1, dn, ctx->saved_data["eps"].toDouble(), dx, dy, dgate, dshift, dscale, dn);
+    return {dx, dgate, dy, dshift, dscale, at::Tensor(), weight_gradient(g, dn)};
   }
 };
 
@@ -58,9 +59,9 @@ struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     only_first_derivatives("swiglu_linear");
     auto saved = ctx->get_saved_variables();
-    auto h = saved[0], weight = saved[1], g = gradients[0].contiguous(), ds = at::matmul(g, weight), dh = at::empty_like(h), s = at::empty_like(ds);
-    swiglu_gradient_cuda(h, ds, dh, s);
-    return {dh, weight_gradient(g, s)};
+    auto h = saved[0], weight = saved[1], g = gradients[0].contiguous(), ds = at::matmul(g, weight), dh = at::empty_like(h);
+    swiglu_gradient_cuda(h, ds, dh, ds);  // likewise
+    return {dh, weight_gradient(g, ds)};
   }
 };
 

@@ -75,6 +75,12 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
                                   N, d, eps, rows);
   });
   emulated::expect(name + " n, made again", again.values() == result.values());
+  const Values of_dx = to.values();
+  emulated::launch({tiles, unsigned(B)}, 32 * warps, (d + 255) / 256 * 256 * 4, [&] {
+    add_norm_gradient<X, Y, O, K>(stream, g, padded, b, h, padded, s, padded, up1.data(), up.data(), up.data(), to.data(), to_branch.data(), sums.data(), N,
+                                  d, eps, rows);
+  });
+  emulated::expect(name + " n in the place of its gradient", up.values() == result.values() && to.values() == of_dx);
   emulated::expect_near(name + " dx", to.values(), dx, 2 * Kind<X>::tolerance);
   Values total[3] = {Values(B * d), Values(B * d), Values(B * d)};
   for (size_t at = 0; at < sums.size(); at++) total[at / d % 3][at / d / 3 / tiles * d + at % d] += sums.at(at);
@@ -106,6 +112,8 @@ void swiglus(const std::string& name, int rows, int F) {
   emulated::expect_near(name, to.values(), out, Kind<S>::tolerance);
   emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), again.data(), chunks, F); });
   emulated::expect_near(name + ", made again", again.values(), out, Kind<S>::tolerance);
+  emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), up.data(), chunks, F); });
+  emulated::expect(name + " in the place of its gradient", up.values() == again.values());
   emulated::expect_near(name + " gradient", back.values(), dh, Kind<S>::tolerance);
 }
 

@@ -41,9 +41,9 @@ const NOT_OPERATORS = new Set([
   ...['Tensor.size', 'Tensor.dispose', 'Tensor.toString'],
   ...['Tensor', 'scope', 'keep', 'noGrad', 'isGradEnabled', 'backward', 'grad', 'gradients', 'clearGradients', 'dtypeBytes', 'isFloating'],
   ...['engineInfo', 'setThreads', 'setDeterministic', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
-  ...['Tensor.upload', 'Graph', 'Replayed', 'markWork', 'workAhead'],
+  ...['attentionKernels', 'profile', 'Tensor.upload', 'Graph', 'Replayed', 'markWork', 'workAhead'],
   // fused.test.ts holds these to their compositions.
-  ...['modulatedNorm', 'gatedAdd', 'swiglu', 'splitHeads', 'attention'],
+  ...['addNorm', 'addNormLinear', 'qkvAttention', 'settled', 'splitHeads', 'attention', 'swiglu', 'swigluLinear'],
 ]);
 
 const called = new Set<string>();

@@ -133,11 +133,11 @@ static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRI
   }
 }
 
-// Gradients; where asked (n is not null) the norm is made again for whoever did not keep it. A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
+// Gradients; where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn. A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
 template <typename X, typename Y, typename O, int K>
 static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
                                          const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
-                                         const X* DSD_RESTRICT dx1, const O* DSD_RESTRICT dn, O* DSD_RESTRICT n, X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
+                                         const X* DSD_RESTRICT dx1, const O* dn, O* n, X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
   DSD_SHARED(memory);
   float* shared = reinterpret_cast<float*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, picture = blockIdx.y;
@@ -268,7 +268,7 @@ DSD_ADD_NORMS(2)
 DSD_ADD_NORMS(3)
 DSD_ADD_NORMS(4)
 
-// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each. The gradient makes the product again where asked
+// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each. The gradient makes the product again where asked; out may be g
 
 template <typename S>
 static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsigned chunks, int F) {
@@ -285,7 +285,7 @@ static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsi
 }
 
 template <typename S>
-static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* DSD_RESTRICT g, S* DSD_RESTRICT dh, S* DSD_RESTRICT out, unsigned chunks, int F) {
+static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* g, S* DSD_RESTRICT dh, S* out, unsigned chunks, int F) {
   const unsigned width = F / 8;
   for (unsigned at = blockIdx.x * blockDim.x + threadIdx.x; at < chunks; at += gridDim.x * blockDim.x) {
     const long long row = at / width, c = (at - row * width) * 8;
