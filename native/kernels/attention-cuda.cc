@@ -1,6 +1,6 @@
 // dsd::qkv_attention: all of attention between its two linear layers as one operator on CUDA. splitHeads and attention of src/torch/fused.ts, one
-// after the other, say what it computes; cuda/attention.cu and cuda/attention-gradient.cu how. Queries and keys are prepared again in the backward: what is
-// kept for it is what is there anyway, and a number a token and head.
+// after the other, say what it computes; cuda/attention.cu and cuda/attention-gradient.cu how, and attention-hopper.cu and attention-gradient-hopper.cu
+// where they can. Queries and keys are prepared again in the backward: what is kept for it is what is there anyway, and a number a token and head.
 #include "rows.h"
 
 #include "cuda.h"
@@ -20,6 +20,8 @@ struct Heads {
   unsigned forward_bytes() const { return tiles() * 32 * static_cast<unsigned>(2 * D * 2); }
   // Queries, gradients and keys; the gradients of the scores; two numbers a token.
   unsigned backward_bytes() const { return tiles() * 32 * static_cast<unsigned>(3 * D * 2 + 2 * 4) + tiles() * tiles() * 2048; }
+  // Queries, gradients, keys and values; the gradients of the scores of 64 queries, twice; two numbers a token.
+  unsigned hopper_backward_bytes() const { return tiles() * 32 * (6 * 128 + 2 * 4); }
 };
 
 bool qkv_attention_supports(const at::Tensor& qkv, int64_t heads) {
@@ -35,6 +37,9 @@ bool qkv_attention_supports(const at::Tensor& qkv, int64_t heads) {
 }
 
 #ifdef DSD_CUDA
+
+// Whether the kernels for the products of four warps do it.
+bool on_hopper(const Heads& s, c10::Device device) { return s.D == 64 && s.N % 64 == 0 && device_limits(device).capability == 90; }
 
 // The kernels read and write 16 bytes at a time.
 at::Tensor aligned(const at::Tensor& given) {
@@ -54,9 +59,15 @@ struct QkvAttention : torch::autograd::Function<QkvAttention> {
       void* args[] = {&pointers[0], &pointers[1], &pointers[2], &pointers[3], &pointers[4], &pointers[5], &pointers[6], &s.N, &s.h, &epsilon};
       Grid grid;
       grid.x = static_cast<unsigned>(s.B * s.h);
-      grid.threads = 32 * std::min(4u, s.tiles());
-      grid.shared_bytes = s.forward_bytes();
-      launch("attention", s.D == 64 ? "dsd_attention_64" : "dsd_attention_32", out.device(), grid, args);
+      if (on_hopper(s, out.device())) {
+        grid.threads = std::min(256u, 64 * s.tiles());
+        grid.shared_bytes = s.forward_bytes() + 64 * grid.threads;
+        launch("attention-hopper", "dsd_attention_hopper", out.device(), grid, args);
+      } else {
+        grid.threads = 32 * std::min(4u, s.tiles());
+        grid.shared_bytes = s.forward_bytes();
+        launch("attention", s.D == 64 ? "dsd_attention_64" : "dsd_attention_32", out.device(), grid, args);
+      }
     }
     in.push_back(out);
     in.push_back(lse);
@@ -77,14 +88,17 @@ struct QkvAttention : torch::autograd::Function<QkvAttention> {
       void* pointers[] = {data<void>(saved[0]), data<void>(saved[1]), data<void>(saved[2]), data<void>(saved[3]), data<void>(saved[4]),
                           data<void>(saved[5]), data<void>(grad),     data<void>(saved[6]), data<void>(dqkv),     data<void>(dnorm)};
       float epsilon = static_cast<float>(ctx->saved_data["eps"].toDouble());
-      void* args[] = {&pointers[0], &pointers[1], &pointers[2], &pointers[3], &pointers[4], &pointers[5], &pointers[6],
-                      &pointers[7], &pointers[8], &pointers[9], &s.N,         &s.h,         &all,         &epsilon};
-      const char* kernel = s.D == 64 ? "dsd_attention_gradient_64" : "dsd_attention_gradient_32";
+      bool hopper = on_hopper(s, dqkv.device());
+      const char* module = hopper ? "attention-gradient-hopper" : "attention-gradient";
+      const char* kernel = hopper ? "dsd_attention_gradient_hopper" : s.D == 64 ? "dsd_attention_gradient_64" : "dsd_attention_gradient_32";
       Grid grid;
-      grid.threads = 32 * s.tiles();
-      grid.shared_bytes = s.backward_bytes();
-      grid.x = std::min(static_cast<unsigned>(all), blocks_at_once("attention-gradient", kernel, dqkv.device(), grid));
-      launch("attention-gradient", kernel, dqkv.device(), grid, args);
+      grid.threads = (hopper ? 64 : 32) * s.tiles();
+      grid.shared_bytes = hopper ? s.hopper_backward_bytes() : s.backward_bytes();
+      int at_once = static_cast<int>(blocks_at_once(module, kernel, dqkv.device(), grid));
+      grid.x = static_cast<unsigned>(hopper ? all : std::min(all, at_once));
+      void* args[] = {&pointers[0], &pointers[1], &pointers[2], &pointers[3], &pointers[4], &pointers[5], &pointers[6], &pointers[7],
+                      &pointers[8], &pointers[9], &s.N,         &s.h,         &all,         &epsilon,     &at_once};  // the last one hopper's only
+      launch(module, kernel, dqkv.device(), grid, args);
     }
     auto norms = at::sum(dnorm, 0);
     return {dqkv, at::Tensor(), norms.select(0, 0), norms.select(0, 1), at::Tensor(), at::Tensor(), at::Tensor()};

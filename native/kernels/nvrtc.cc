@@ -39,19 +39,27 @@ namespace dsd {
       "/" file "\"\n.byte 0\n.previous\n");
 DSD_EMBED(attention, "attention.cu")
 DSD_EMBED(attention_gradient, "attention-gradient.cu")
+DSD_EMBED(attention_gradient_hopper, "attention-gradient-hopper.cu")
+DSD_EMBED(attention_hopper, "attention-hopper.cu")
 DSD_EMBED(block, "block.cu")
 DSD_EMBED(draw, "draw.cu")
+DSD_EMBED(hopper, "hopper.h")
 DSD_EMBED(optimizer, "optimizer.cu")
 DSD_EMBED(token, "token.h")
 namespace {
 
+// What modules may include; all of it is told to each.
+const char* const header_names[] = {"hopper.h", "token.h"};
+const char* const headers[] = {dsd_source_hopper, dsd_source_token};
+
 struct Module {
   const char* name;
   const char* source;
-  const char* header = "";  // what it includes as token.h
 };
-const Module modules[] = {{"attention", dsd_source_attention, dsd_source_token},
-                          {"attention-gradient", dsd_source_attention_gradient, dsd_source_token},
+const Module modules[] = {{"attention", dsd_source_attention},
+                          {"attention-gradient", dsd_source_attention_gradient},
+                          {"attention-gradient-hopper", dsd_source_attention_gradient_hopper},
+                          {"attention-hopper", dsd_source_attention_hopper},
                           {"block", dsd_source_block},
                           {"draw", dsd_source_draw},
                           {"optimizer", dsd_source_optimizer}};
@@ -171,8 +179,7 @@ std::string compile(const Module& module, const std::string& arch) {
   load(read_log, library, "nvrtcGetProgramLog");
   load(destroy, library, "nvrtcDestroyProgram");
   void* program = nullptr;
-  const char* header_name = "token.h";
-  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 1, &module.header, &header_name) != 0) throw Problem{"NVRTC did not take the source"};
+  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 2, headers, header_names) != 0) throw Problem{"NVRTC did not take the source"};
   std::string option = "--gpu-architecture=" + arch;
   const char* options[] = {option.c_str(), "--std=c++17"};
   int status = build(program, 2, options);
@@ -206,8 +213,8 @@ std::string cache_path(const Module& module, const std::string& arch) {
   mkdir(folder.c_str(), 0777);
   folder += "/dsd";
   mkdir(folder.c_str(), 0700);  // what lies there is run on the device
-  uint64_t hash = 14695981039346656037ull;  // FNV-1a of the source
-  for (const char* text : {module.source, module.header}) {
+  uint64_t hash = 14695981039346656037ull;  // FNV-1a of the texts
+  for (const char* text : {module.source, headers[0], headers[1]}) {
     for (const char* c = text; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
   }
   char digits[32];

@@ -3,13 +3,18 @@
 
 #include "../../native/kernels/cuda/attention-gradient.cu"
 #include "../../native/kernels/cuda/attention.cu"
+#include "../../native/kernels/cuda/hopper.h"
+namespace hopper {
+#include "../../native/kernels/cuda/attention-gradient-hopper.cu"
+#include "../../native/kernels/cuda/attention-hopper.cu"
+}  // namespace hopper
 
 namespace {
 
 using Numbers = std::vector<double>;
 
 struct Problem {
-  int B, h, N, D, warps, blocks;
+  int B, h, N, D, warps, blocks;  // 0 warps: the kernels for compute capability 9.0
   double weight;  // about what the weights of the norms are
   bool rounds;    // the prepared queries and keys: where scores are large, what that does to them is more than all other errors
 };
@@ -134,15 +139,27 @@ void check(const Problem& p, unsigned seed) {
   emulated::Buffer<uint16_t> qkv(c.qkv.size()), out(c.out.size()), grad(c.grad.size()), dqkv(c.qkv.size());
   emulated::Buffer<float> q_norm(p.D), k_norm(p.D), cosine(c.cosine.size()), sine(c.sine.size()), lse(c.lse.size()), dnorm(size_t(all) * 2 * p.D);
   qkv.fill(c.qkv), grad.fill(c.grad), q_norm.fill(c.q_norm), k_norm.fill(c.k_norm), cosine.fill(c.cosine), sine.fill(c.sine);
-  emulated::launch(all, 32 * p.warps, 128 * tiles * p.D, [&] {
-    (p.D == 64 ? dsd_attention_64 : dsd_attention_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(), lse.data(), p.N,
-                                                      p.h, float(eps));
-  });
-  const size_t shared = tiles * (192 * p.D + 256 + tiles * 2048);
-  emulated::launch(p.blocks, 32 * tiles, shared, [&] {
-    (p.D == 64 ? dsd_attention_gradient_64 : dsd_attention_gradient_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(),
-                                                                        grad.data(), lse.data(), dqkv.data(), dnorm.data(), p.N, p.h, all, float(eps));
-  });
+  if (p.warps == 0) {
+    using namespace hopper;
+    const int threads = std::min(256, 2 * p.N);
+    emulated::launch(all, threads, 256 * p.N + 64 * threads, [&] {
+      dsd_attention_hopper(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(), lse.data(), p.N, p.h, float(eps));
+    });
+    emulated::launch(all, 2 * p.N, 776 * p.N, [&] {
+      dsd_attention_gradient_hopper(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(), grad.data(), lse.data(), dqkv.data(),
+                                    dnorm.data(), p.N, p.h, all, float(eps), p.blocks);
+    });
+  } else {
+    emulated::launch(all, 32 * p.warps, 128 * tiles * p.D, [&] {
+      (p.D == 64 ? dsd_attention_64 : dsd_attention_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(), lse.data(), p.N,
+                                                        p.h, float(eps));
+    });
+    const size_t shared = tiles * (192 * p.D + 256 + tiles * 2048);
+    emulated::launch(p.blocks, 32 * tiles, shared, [&] {
+      (p.D == 64 ? dsd_attention_gradient_64 : dsd_attention_gradient_32)(qkv.data(), q_norm.data(), k_norm.data(), cosine.data(), sine.data(), out.data(),
+                                                                          grad.data(), lse.data(), dqkv.data(), dnorm.data(), p.N, p.h, all, float(eps));
+    });
+  }
   Numbers norms[2] = {Numbers(p.D), Numbers(p.D)};
   for (int i = 0; i < all * 2 * p.D; i++) norms[i / p.D % 2][i % p.D] += dnorm.at(i);
   char name[100];
@@ -162,6 +179,7 @@ int main() {
   const Problem problems[] = {
       {1, 1, 16, 64, 1, 1, 1, false}, {2, 2, 16, 32, 1, 3, 1, false}, {1, 2, 48, 64, 2, 2, 1, false},  {1, 3, 64, 32, 2, 2, 1, false},
       {2, 2, 64, 64, 2, 3, 1, false}, {1, 1, 96, 64, 3, 1, 4, true},  {1, 1, 208, 32, 4, 1, 5, true}, {1, 1, 256, 64, 4, 1, 1, false},
+      {2, 2, 64, 64, 0, 3, 1, false}, {1, 2, 128, 64, 0, 1, 8, true}, {1, 1, 192, 64, 0, 1, 6, true},  {1, 1, 256, 64, 0, 2, 1, false},
   };
   unsigned seed = 1;
   for (const Problem& p : problems) {

@@ -22,3 +22,4 @@
 
 #include "emulate/check.h"
 #include "emulate/functions.h"
+#include "emulate/wgmma.h"

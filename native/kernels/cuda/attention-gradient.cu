@@ -7,38 +7,6 @@
 
 #include "token.h"
 
-// In place: a gradient with regard to a prepared token becomes that with regard to the token as it comes from memory; `sums` takes the weight's.
-template <int D>
-static __device__ __forceinline__ void unprepare(u32* gradient, const u32* token, const float* weight, const Angle& angle, float eps, int t, float* sums) {
-  float x[Lane<D>::size], g[Lane<D>::size], along = 0;
-  unpack<D>(x, token);
-  unpack<D>(g, gradient);
-  const float root = root_of<D>(x, eps);
-  turn<D, true>(g, angle, t);
-#pragma unroll
-  for (int i = 0; i < Lane<D>::size; i++) {
-    x[i] *= root;
-    sums[i] += g[i] * x[i];
-    g[i] *= weight[i];
-    along += g[i] * x[i];
-  }
-  along = sum_of_four(along) * (1.0f / D);
-#pragma unroll
-  for (int i = 0; i < Lane<D>::size; i++) g[i] = (g[i] - x[i] * along) * root;
-  pack_all<D>(gradient, g);
-}
-
-// Adds up twice n numbers with a lane `lanes` away: the lower of the two keeps the sums of the first n, the upper those of the last.
-template <int n>
-static __device__ __forceinline__ void share_sums(float* x, int lanes, u32 upper) {
-#pragma unroll
-  for (int i = 0; i < n; i++) {
-    const u32 lower_sum = __float_as_uint(x[i]), upper_sum = __float_as_uint(x[i + n]);
-    const u32 other = __shfl_xor_sync(0xffffffffu, choose(upper_sum, lower_sum, upper), lanes);
-    x[i] = __uint_as_float(choose(lower_sum, upper_sum, upper)) + __uint_as_float(other);
-  }
-}
-
 // The gradient of a norm's weight, from what all lanes have of it: (D) numbers in memory.
 template <int D>
 static __device__ __forceinline__ void store_sums(float* sums, float* to, const Lane<D>& lane) {

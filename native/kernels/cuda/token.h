@@ -1,4 +1,4 @@
-// What forward and backward of dsd::qkv_attention share: tokens of q and k on their way from memory into matrix products.
+// What forward and backward of dsd::qkv_attention share: tokens of q and k on their way from memory into matrix products, and their gradients back.
 //
 // A warp takes 32 tokens at a time, and a lane holds of these the tokens g, g + 8, g + 16 and g + 24, g = lane / 4, and of a token chunks of eight
 // elements, 16 bytes: chunk t = lane % 4 and, where D is 64, chunk t + 4. So global memory is read in 16-byte words, pairs of a rotation lie in
@@ -30,7 +30,7 @@ static void store_if(bool real, void* global, uint4 v) {
   if (real) *static_cast<uint4*>(global) = v;
 }
 #else
-#define DSD_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define DSD_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 static __device__ __forceinline__ u32 pack(float low, float high) {
   u32 pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -214,6 +214,27 @@ static __device__ __forceinline__ void prepare(u32* token, const float* weight, 
   pack_all<D>(token, x);
 }
 
+// In place: a gradient with regard to a prepared token becomes that with regard to the token as it comes from memory; `sums` takes the weight's.
+template <int D>
+static __device__ __forceinline__ void unprepare(u32* gradient, const u32* token, const float* weight, const Angle& angle, float eps, int t, float* sums) {
+  float x[Lane<D>::size], g[Lane<D>::size], along = 0;
+  unpack<D>(x, token);
+  unpack<D>(g, gradient);
+  const float root = root_of<D>(x, eps);
+  turn<D, true>(g, angle, t);
+#pragma unroll
+  for (int i = 0; i < Lane<D>::size; i++) {
+    x[i] *= root;
+    sums[i] += g[i] * x[i];
+    g[i] *= weight[i];
+    along += g[i] * x[i];
+  }
+  along = sum_of_four(along) * (1.0f / D);
+#pragma unroll
+  for (int i = 0; i < Lane<D>::size; i++) g[i] = (g[i] - x[i] * along) * root;
+  pack_all<D>(gradient, g);
+}
+
 // Two tokens eight apart as the left operand of 16 rows, by steps of 16 elements. Of itself the compiler would keep the words where they were loaded, and
 // move them together before every product.
 template <int D>
@@ -274,4 +295,15 @@ static __device__ __forceinline__ void gather(u32* token, const float (*tile)[4]
   for (int j = 0; j < D / 8; j++) token[j] = pack(tile[j][2 * half] * scale, tile[j][2 * half + 1] * scale);
 #pragma unroll
   for (int c = 0; c < Lane<D>::chunks; c++) gather_chunk(token + 4 * c, lane);
+}
+
+// Adds up twice n numbers with a lane `lanes` away: the lower of the two keeps the sums of the first n, the upper those of the last.
+template <int n>
+static __device__ __forceinline__ void share_sums(float* x, int lanes, u32 upper) {
+#pragma unroll
+  for (int i = 0; i < n; i++) {
+    const u32 lower_sum = __float_as_uint(x[i]), upper_sum = __float_as_uint(x[i + n]);
+    const u32 other = __shfl_xor_sync(0xffffffffu, choose(upper_sum, lower_sum, upper), lanes);
+    x[i] = __uint_as_float(choose(lower_sum, upper_sum, upper)) + __uint_as_float(other);
+  }
 }
