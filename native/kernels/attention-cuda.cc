@@ -109,19 +109,12 @@ struct QkvAttention : torch::autograd::Function<QkvAttention> {
 
 at::Tensor qkv_attention(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
                          const at::Tensor& sine, double eps) {
+  if (qkv.is_cpu()) return qkv_attention_cpu(qkv, heads, q_norm, k_norm, cosine, sine, eps);
   TORCH_CHECK(qkv_attention_supports(qkv, heads), "qkv_attention: needs a CUDA device of compute capability 8.0, and qkv (B, N, 3 h D) in bfloat16 with N a ",
               "multiple of 16 up to 256 and D 32 or 64 (a device with little shared memory takes less); found ", qkv.sizes(), " of ", qkv.scalar_type(), " on ",
               qkv.device(), " and h = ", heads);
 #ifdef DSD_CUDA
-  int64_t N = qkv.size(1), D = qkv.size(2) / (3 * heads);
-  for (const auto* norm : {&q_norm, &k_norm}) TORCH_CHECK(norm->dim() == 1 && norm->size(0) == D, "qkv_attention: norms must be (", D, "), found ", norm->sizes());
-  for (const auto* turn : {&cosine, &sine}) {
-    TORCH_CHECK(turn->dim() == 2 && turn->size(0) == N && turn->size(1) == D / 2, "qkv_attention: cos and sin must be (", N, ", ", D / 2, "), found ", turn->sizes());
-  }
-  for (const auto* wide : {&q_norm, &k_norm, &cosine, &sine}) {
-    TORCH_CHECK(wide->scalar_type() == at::kFloat && wide->device() == qkv.device(), "qkv_attention: norms, cos and sin must be float32 on ", qkv.device(),
-                ", found ", wide->scalar_type(), " on ", wide->device());
-  }
+  check_qkv_attention(qkv, heads, q_norm, k_norm, cosine, sine);
   return QkvAttention::apply(qkv, heads, q_norm, k_norm, cosine, sine, eps);
 #else
   return at::Tensor();  // not reached: without CUDA nothing is supported

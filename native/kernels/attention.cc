@@ -1,161 +1,17 @@
-// What attention does beside its matrix products, each in one pass over memory: dsd::split_heads (RMSNorm of queries and keys, rotary positions, and
-// the order of dimensions that the products want) and dsd::attention (softmax between two products). See block.cc.
+// dsd::qkv_attention on the CPU: all of attention between its two linear layers, head by head, so that nothing but its input and its result is ever whole in
+// memory. Nothing but its input is kept for the gradient either: making the probabilities again costs less than writing and reading them.
+// Here for any processor and type; attention-bf16.cc has what a processor that multiplies bfloat16 takes instead.
+#include "attention.h"
+
 #include "rows.h"
+
+#include <ATen/ops/sum.h>
 
 #include <cmath>
 #include <limits>
-#include <tuple>
-#include <vector>
 
 namespace dsd {
 namespace {
-
-// --- split_heads: (B, N, 3 h D) -> q, k, v, (B, h, N, D) each
-
-struct Heads {
-  int64_t B, N, h, D;
-  // Of q, k or v (`which`): where a head of a token begins, before and after.
-  int64_t before(int64_t token, int64_t which, int64_t head) const { return ((token * 3 + which) * h + head) * D; }
-  int64_t after(int64_t token, int64_t head) const { return ((token / N * h + head) * N + token % N) * D; }
-};
-
-// Tokens begin to end of q or k: each pair (x[i], x[i + D/2]) of the normalised head is turned by its token's angle.
-template <typename T, typename S>
-DSD_VECTOR void turn_rows(const S* qkv, int64_t which, const T* weight, const T* cosine, const T* sine, S* out, int64_t begin, int64_t end, Heads s,
-                          T eps) {
-  int64_t half = s.D / 2;
-  for (int64_t token = begin; token < end; token++) {
-    const T *c = cosine + token % s.N * half, *n = sine + token % s.N * half;
-    for (int64_t head = 0; head < s.h; head++) {
-      const S* in = qkv + s.before(token, which, head);
-      S* to = out + s.after(token, head);
-      T root = reciprocal_root<T>(in, s.D, eps);
-      for (int64_t i = 0; i < half; i += lanes<T>) {
-        int64_t left = half - i;
-        Vector<T> a = load<T>(in + i, left) * root * load<T>(weight + i, left);
-        Vector<T> b = load<T>(in + half + i, left) * root * load<T>(weight + half + i, left);
-        Vector<T> cos = load<T>(c + i, left), sin = load<T>(n + i, left);
-        store<T>(to + i, a * cos - b * sin, left);
-        store<T>(to + half + i, a * sin + b * cos, left);
-      }
-    }
-  }
-}
-
-// Pictures begin to end; dweight (B, D) starts at zero.
-template <typename T, typename S>
-DSD_VECTOR void turn_gradient(const S* qkv, int64_t which, const T* weight, const T* cosine, const T* sine, const S* g, S* dqkv, T* dweight,
-                              int64_t begin, int64_t end, Heads s, T eps) {
-  int64_t half = s.D / 2;
-  for (int64_t token = begin * s.N; token < end * s.N; token++) {
-    const T *c = cosine + token % s.N * half, *n = sine + token % s.N * half;
-    T* sums = dweight + token / s.N * s.D;
-    for (int64_t head = 0; head < s.h; head++) {
-      const S *in = qkv + s.before(token, which, head), *up = g + s.after(token, head);
-      S* to = dqkv + s.before(token, which, head);
-      T root = reciprocal_root<T>(in, s.D, eps);
-      Vector<T> along = {};
-      T mean = 0;
-      for (int pass = 0; pass < 2; pass++) {  // first the sums, then, with their mean, the gradient
-        for (int64_t i = 0; i < half; i += lanes<T>) {
-          int64_t left = half - i, j = half + i;
-          Vector<T> ga = load<T>(up + i, left), gb = load<T>(up + j, left), cos = load<T>(c + i, left), sin = load<T>(n + i, left);
-          Vector<T> a = load<T>(in + i, left) * root, b = load<T>(in + j, left) * root;
-          Vector<T> da = ga * cos + gb * sin, db = gb * cos - ga * sin;
-          Vector<T> na = da * load<T>(weight + i, left), nb = db * load<T>(weight + j, left);
-          if (pass == 0) {
-            store<T>(sums + i, load<T>(sums + i, left) + da * a, left);
-            store<T>(sums + j, load<T>(sums + j, left) + db * b, left);
-            along += na * a + nb * b;
-          } else {
-            store<T>(to + i, (na - a * mean) * root, left);
-            store<T>(to + j, (nb - b * mean) * root, left);
-          }
-        }
-        if (pass == 0) mean = total<T>(along) / T(s.D);
-      }
-    }
-  }
-}
-
-template <typename S>
-void copy_heads(const S* from, S* to, int64_t begin, int64_t end, Heads s, bool back) {
-  for (int64_t token = begin; token < end; token++) {
-    for (int64_t head = 0; head < s.h; head++) {
-      int64_t joined = s.before(token, 2, head), split = s.after(token, head);
-      std::memcpy(to + (back ? joined : split), from + (back ? split : joined), s.D * sizeof(S));
-    }
-  }
-}
-
-Heads heads_of(const at::Tensor& qkv, int64_t heads) { return {qkv.size(0), qkv.size(1), heads, qkv.size(2) / (3 * heads)}; }
-
-struct SplitHeads : torch::autograd::Function<SplitHeads> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& given, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm,
-                               const at::Tensor& cosine, const at::Tensor& sine, double eps) {
-    auto qkv = given.contiguous();
-    Heads s = heads_of(qkv, heads);
-    ctx->save_for_backward({qkv, q_norm, k_norm, cosine, sine});
-    ctx->saved_data["heads"] = heads;
-    ctx->saved_data["eps"] = eps;
-    variable_list out;
-    for (int which = 0; which < 3; which++) out.push_back(at::empty({s.B, s.h, s.N, s.D}, qkv.options()));
-    by_type("split_heads", cosine.scalar_type(), qkv.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      for_rows(s.B * s.N, 3 * s.h * s.D, [&](int64_t begin, int64_t end) {
-        for (int which = 0; which < 2; which++) {
-          turn_rows<T, S>(data<S>(qkv), which, data<T>(which == 0 ? q_norm : k_norm), data<T>(cosine), data<T>(sine), data<S>(out[which]), begin, end,
-                          s, T(eps));
-        }
-        copy_heads<S>(data<S>(qkv), data<S>(out[2]), begin, end, s, false);
-      });
-    });
-    return out;
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    only_first_derivatives("split_heads");
-    auto saved = ctx->get_saved_variables();
-    auto qkv = saved[0], cosine = saved[3], sine = saved[4];
-    double eps = ctx->saved_data["eps"].toDouble();
-    Heads s = heads_of(qkv, ctx->saved_data["heads"].toInt());
-    auto dqkv = at::empty_like(qkv);
-    std::vector<at::Tensor> dnorm;
-    for (auto& g : gradients) g = g.contiguous();
-    for (int which = 0; which < 2; which++) dnorm.push_back(at::zeros({s.B, s.D}, cosine.options()));
-    by_type("split_heads", cosine.scalar_type(), qkv.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      for_rows(s.B, s.N * 3 * s.h * s.D, [&](int64_t begin, int64_t end) {
-        for (int which = 0; which < 2; which++) {
-          turn_gradient<T, S>(data<S>(qkv), which, data<T>(saved[1 + which]), data<T>(cosine), data<T>(sine), data<S>(gradients[which]), data<S>(dqkv),
-                              data<T>(dnorm[which]), begin, end, s, T(eps));
-        }
-        copy_heads<S>(data<S>(gradients[2]), data<S>(dqkv), begin * s.N, end * s.N, s, true);
-      });
-    });
-    return {dqkv, at::Tensor(), dnorm[0].sum(0), dnorm[1].sum(0), at::Tensor(), at::Tensor(), at::Tensor()};
-  }
-};
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> split_heads(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm,
-                                                           const at::Tensor& cosine, const at::Tensor& sine, double eps) {
-  TORCH_CHECK(qkv.dim() == 3 && heads > 0 && qkv.size(2) > 0 && qkv.size(2) % (6 * heads) == 0,
-              "split_heads: qkv must be (B, N, 3 h D) with h = ", heads, " and D even, found ", qkv.sizes());
-  int64_t N = qkv.size(1), D = qkv.size(2) / (3 * heads);
-  for (const auto* norm : {&q_norm, &k_norm}) TORCH_CHECK(norm->dim() == 1 && norm->size(0) == D, "split_heads: norms must be (", D, "), found ", norm->sizes());
-  for (const auto* turn : {&cosine, &sine}) {
-    TORCH_CHECK(turn->dim() == 2 && turn->size(0) == N && turn->size(1) == D / 2, "split_heads: cos and sin must be (", N, ", ", D / 2, "), found ", turn->sizes());
-  }
-  for (const auto* wide : {&q_norm, &k_norm, &sine}) {
-    TORCH_CHECK(wide->scalar_type() == cosine.scalar_type(), "split_heads: norms, cos and sin must be of one dtype");
-  }
-  for (const auto* given : {&qkv, &q_norm, &k_norm, &cosine, &sine}) TORCH_CHECK(given->is_cpu(), "split_heads: runs on the CPU, found a tensor on ", given->device());
-  auto out = SplitHeads::apply(qkv, heads, q_norm.contiguous(), k_norm.contiguous(), cosine.contiguous(), sine.contiguous(), eps);
-  return {out[0], out[1], out[2]};
-}
-
-// --- attention: softmax(q k^T / sqrt(D)) v, its heads side by side: (B, h, N, D) -> (B, N, h D)
 
 // In place: n rows of m scores become rows of softmax(scale * scores).
 template <typename T>
@@ -260,107 +116,122 @@ DSD_INLINE void put_rows(const T* from, S* to, int64_t stride, int64_t rows, int
   }
 }
 
-// A head of a picture: where it begins among (B, h, N, D), where its first token lies among (B, N, h D), and its weights among (B h, N, N).
-struct HeadShape {
-  int64_t h, N, D;
-  int64_t split(int64_t head) const { return head * N * D; }
-  int64_t joined(int64_t head) const { return (head / h * N * h + head % h) * D; }
-  int64_t weights(int64_t head) const { return head * N * N; }
-};
-
 template <typename T, typename S>
-DSD_VECTOR void attend(const S* q, const S* k, const S* v, S* p, S* out, int64_t begin, int64_t end, HeadShape s, T scale) {
-  const int64_t N = s.N, D = s.D, size = N * D;
-  std::vector<T> memory(3 * size + N * N);
-  T *one = memory.data(), *other = one + size, *result = other + size, *scores = result + size;
+DSD_VECTOR void attend(const Attention<T, S>& a, int64_t begin, int64_t end, T* memory) {
+  const int64_t N = a.N, D = a.D, size = N * D;
+  const T scale = 1 / std::sqrt(T(D));
+  T *one = memory, *other = one + size, *result = other + size, *scores = result + size;
   for (int64_t head = begin; head < end; head++) {
-    take_rows(k + s.split(head), D, one, N, D);
+    turn_head(a, head, 1, one, D, D / 2);
     transpose(one, other, N, D);
-    take_rows(q + s.split(head), D, one, N, D);
+    turn_head(a, head, 0, one, D, D / 2);
     multiply<T>({one, D, 1, other, N, scores, N, N, N, D});
     softmax_rows<T>(scores, N, N, scale);
-    put_rows(scores, p + s.weights(head), N, N, N);
-    take_rows(v + s.split(head), D, one, N, D);
+    take_rows(a.qkv + a.in(head, 2), a.in_row(), one, N, D);
     multiply<T>({scores, N, 1, one, D, result, D, N, D, N});
-    put_rows(result, out + s.joined(head), s.h * D, N, D);
+    put_rows(result, a.out + a.out_at(head), a.out_row(), N, D);
   }
 }
 
 template <typename T, typename S>
-DSD_VECTOR void attend_gradient(const S* q, const S* k, const S* v, const S* p, const S* g, S* dq, S* dk, S* dv, int64_t begin, int64_t end,
-                                HeadShape s, T scale) {
-  const int64_t N = s.N, D = s.D, size = N * D;
-  std::vector<T> memory(4 * size + 2 * N * N);
-  T *one = memory.data(), *other = one + size, *up = other + size, *result = up + size, *weights = result + size, *scores = weights + N * N;
+DSD_VECTOR void attend_gradient(const Attention<T, S>& a, int64_t begin, int64_t end, T* memory) {
+  const int64_t N = a.N, D = a.D, size = N * D;
+  const T scale = 1 / std::sqrt(T(D));
+  T *queries = memory, *keys = queries + size, *up = keys + size, *one = up + size, *other = one + size, *weights = other + size, *scores = weights + N * N;
   for (int64_t head = begin; head < end; head++) {
-    int64_t at = s.split(head);
-    take_rows(p + s.weights(head), N, weights, N, N);
-    take_rows(g + s.joined(head), s.h * D, up, N, D);
-    multiply<T>({weights, 1, N, up, D, result, D, N, D, N});
-    put_rows(result, dv + at, D, N, D);
-    take_rows(v + at, D, one, N, D);
+    turn_head(a, head, 0, queries, D, D / 2);
+    turn_head(a, head, 1, keys, D, D / 2);
+    transpose(keys, other, N, D);
+    multiply<T>({queries, D, 1, other, N, weights, N, N, N, D});
+    softmax_rows<T>(weights, N, N, scale);
+    take_rows(a.up + a.out_at(head), a.out_row(), up, N, D);
+    take_rows(a.qkv + a.in(head, 2), a.in_row(), one, N, D);
     transpose(one, other, N, D);
     multiply<T>({up, D, 1, other, N, scores, N, N, N, D});
     softmax_gradient<T>(weights, scores, N, N, scale);
-    take_rows(k + at, D, one, N, D);
-    multiply<T>({scores, N, 1, one, D, result, D, N, D, N});
-    put_rows(result, dq + at, D, N, D);
-    take_rows(q + at, D, one, N, D);
-    multiply<T>({scores, 1, N, one, D, result, D, N, D, N});
-    put_rows(result, dk + at, D, N, D);
+    multiply<T>({weights, 1, N, up, D, one, D, N, D, N});
+    put_rows(one, a.dqkv + a.in(head, 2), a.in_row(), N, D);
+    multiply<T>({scores, N, 1, keys, D, one, D, N, D, N});
+    turn_gradient(a, head, 0, one, D, 0, N, D / 2);
+    multiply<T>({scores, 1, N, queries, D, one, D, N, D, N});
+    turn_gradient(a, head, 1, one, D, 0, N, D / 2);
   }
 }
 
-struct Attention : torch::autograd::Function<Attention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given_q, const at::Tensor& given_k, const at::Tensor& given_v) {
-    auto q = given_q.contiguous(), k = given_k.contiguous(), v = given_v.contiguous();
-    int64_t B = q.size(0), h = q.size(1), N = q.size(2), D = q.size(3);
-    auto p = at::empty({B * h, N, N}, q.options()), out = at::empty({B, N, h * D}, q.options());
-    by_type("attention", wide_of(q.scalar_type()), q.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      T scale = T(1 / std::sqrt(static_cast<double>(D)));
-      for_rows(B * h, N * D, [&](int64_t begin, int64_t end) {
-        attend<T, S>(data<S>(q), data<S>(k), data<S>(v), data<S>(p), data<S>(out), begin, end, {h, N, D}, scale);
-      });
-    });
-    ctx->save_for_backward({q, k, v, p});
+// Heads begin to end by what suits types and processor.
+template <typename T, typename S>
+void attend_some(const Attention<T, S>& a, int64_t begin, int64_t end) {
+  const bool gradient = a.dqkv != nullptr;
+  if constexpr (std::is_same_v<S, c10::BFloat16>) {
+    if (has_bf16_products()) {
+      auto memory = at::zeros({bf16_memory(a.N, a.D, gradient)}, at::kInt);
+      return (gradient ? attend_gradient_bf16 : attend_bf16)(a, begin, end, data<uint32_t>(memory));
+    }
+  }
+  auto memory = at::empty({gradient ? 5 * a.N * a.D + 2 * a.N * a.N : 3 * a.N * a.D + a.N * a.N}, c10::CppTypeToScalarType<T>::value);
+  (gradient ? attend_gradient<T, S> : attend<T, S>)(a, begin, end, data<T>(memory));
+}
+
+// qkv, the weights of both norms, cosine and sine, all contiguous; `out` for the forward, the last three for the gradient.
+void attend_all(const variable_list& in, int64_t heads, double eps, const at::Tensor& out, const at::Tensor& up, const at::Tensor& dqkv, const at::Tensor& dnorms) {
+  const auto& qkv = in[0];
+  by_type("qkv_attention", in[1].scalar_type(), qkv.scalar_type(), [&](auto wide, auto narrow) {
+    using T = decltype(wide);
+    using S = decltype(narrow);
+    auto wide_of = [](const at::Tensor& tensor) { return tensor.defined() ? data<T>(tensor) : nullptr; };
+    auto narrow_of = [](const at::Tensor& tensor) { return tensor.defined() ? data<S>(tensor) : nullptr; };
+    Attention<T, S> a{qkv.size(1), heads, qkv.size(2) / (3 * heads), T(eps), data<S>(qkv), {data<T>(in[1]), data<T>(in[2])}, data<T>(in[3]), data<T>(in[4]),
+                      narrow_of(out), narrow_of(up), narrow_of(dqkv), wide_of(dnorms)};
+    for_rows(qkv.size(0) * heads, a.N * a.D, [&](int64_t begin, int64_t end) { attend_some(a, begin, end); });
+  });
+}
+
+struct CpuAttention : torch::autograd::Function<CpuAttention> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm,
+                            const at::Tensor& cosine, const at::Tensor& sine, double eps) {
+    variable_list in = {qkv.contiguous(), q_norm.contiguous(), k_norm.contiguous(), cosine.contiguous(), sine.contiguous()};
+    auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
+    attend_all(in, heads, eps, out, {}, {}, {});
+    ctx->save_for_backward(in);
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["eps"] = eps;
     return out;
   }
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    only_first_derivatives("attention");
-    auto saved = ctx->get_saved_variables();
-    auto q = saved[0], k = saved[1], v = saved[2], p = saved[3], g = gradients[0].contiguous();
-    int64_t B = q.size(0), h = q.size(1), N = q.size(2), D = q.size(3);
-    auto dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
-    by_type("attention", wide_of(q.scalar_type()), q.scalar_type(), [&](auto wide, auto narrow) {
-      using T = decltype(wide);
-      using S = decltype(narrow);
-      T scale = T(1 / std::sqrt(static_cast<double>(D)));
-      for_rows(B * h, N * D, [&](int64_t begin, int64_t end) {
-        attend_gradient<T, S>(data<S>(q), data<S>(k), data<S>(v), data<S>(p), data<S>(g), data<S>(dq), data<S>(dk), data<S>(dv), begin, end, {h, N, D},
-                              scale);
-      });
-    });
-    return {dq, dk, dv};
+    only_first_derivatives("qkv_attention");
+    auto in = ctx->get_saved_variables();
+    int64_t heads = ctx->saved_data["heads"].toInt();
+    auto dqkv = at::empty_like(in[0]);
+    // Of each head by itself: so the sum's order does not depend on the number of threads.
+    auto dnorms = at::zeros({in[0].size(0) * heads, 2, in[1].size(0)}, in[1].options());
+    attend_all(in, heads, ctx->saved_data["eps"].toDouble(), {}, gradients[0].contiguous(), dqkv, dnorms);
+    auto sums = at::sum(dnorms, 0);
+    return {dqkv, at::Tensor(), sums.select(0, 0), sums.select(0, 1), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  TORCH_CHECK(q.dim() == 4 && q.sizes() == k.sizes() && q.sizes() == v.sizes(), "attention: q, k and v must be (B, h, N, D) alike, found ", q.sizes(),
-              ", ", k.sizes(), " and ", v.sizes());
-  TORCH_CHECK(q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type(), "attention: q, k and v must be of one dtype, found ",
-              q.scalar_type(), ", ", k.scalar_type(), " and ", v.scalar_type());
-  for (const auto* given : {&q, &k, &v}) TORCH_CHECK(given->is_cpu(), "attention: runs on the CPU, found a tensor on ", given->device());
-  return Attention::apply(q, k, v);
-}
-
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(dsd, library) {
-  library.def("split_heads(Tensor qkv, int heads, Tensor q_norm, Tensor k_norm, Tensor cos, Tensor sin, float eps) -> (Tensor, Tensor, Tensor)",
-              &split_heads);
-  library.def("attention(Tensor q, Tensor k, Tensor v) -> Tensor", &attention);
+void check_qkv_attention(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
+                         const at::Tensor& sine) {
+  TORCH_CHECK(qkv.dim() == 3 && heads > 0 && qkv.size(2) > 0 && qkv.size(2) % (6 * heads) == 0,
+              "qkv_attention: qkv must be (B, N, 3 h D) with h = ", heads, " and D even, found ", qkv.sizes());
+  int64_t N = qkv.size(1), D = qkv.size(2) / (3 * heads);
+  for (const auto* norm : {&q_norm, &k_norm}) TORCH_CHECK(norm->dim() == 1 && norm->size(0) == D, "qkv_attention: norms must be (", D, "), found ", norm->sizes());
+  for (const auto* turn : {&cosine, &sine}) {
+    TORCH_CHECK(turn->dim() == 2 && turn->size(0) == N && turn->size(1) == D / 2, "qkv_attention: cos and sin must be (", N, ", ", D / 2, "), found ", turn->sizes());
+  }
+  auto wide = wide_of(qkv.scalar_type());
+  for (const auto* given : {&q_norm, &k_norm, &cosine, &sine}) {
+    TORCH_CHECK(given->scalar_type() == wide && given->device() == qkv.device(), "qkv_attention: norms, cos and sin must be ", wide, " on ", qkv.device(),
+                ", found ", given->scalar_type(), " on ", given->device());
+  }
+}
+
+at::Tensor qkv_attention_cpu(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
+                             const at::Tensor& sine, double eps) {
+  check_qkv_attention(qkv, heads, q_norm, k_norm, cosine, sine);
+  return CpuAttention::apply(qkv, heads, q_norm, k_norm, cosine, sine, eps);
 }
 
 }  // namespace dsd

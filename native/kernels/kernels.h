@@ -26,6 +26,12 @@ bool draw_cuda(bool is_normal, uint32_t key_lo, uint32_t key_hi, int64_t first_i
                int64_t elements, at::Tensor& out);
 #endif
 
+// What dsd::qkv_attention takes on any device; c10::Error otherwise.
+void check_qkv_attention(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
+                         const at::Tensor& sine);
+at::Tensor qkv_attention_cpu(const at::Tensor& qkv, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cosine,
+                             const at::Tensor& sine, double eps);
+
 // Why CUDA kernels are not compiled at run time here; empty if they are, or have not been needed yet.
 std::string nvrtc_problem();
 

@@ -46,15 +46,4 @@ inline void only_first_derivatives(const char* name) {
   TORCH_CHECK(!c10::GradMode::is_enabled(), name, ": has no second derivative");
 }
 
-// 1 / sqrt(mean(x^2) + eps) of a row.
-template <typename T, typename S>
-DSD_INLINE T reciprocal_root(const S* x, int64_t d, T eps) {
-  Vector<T> squares = {};
-  for (int64_t i = 0; i < d; i += lanes<T>) {
-    Vector<T> v = load<T>(x + i, d - i);
-    squares += v * v;
-  }
-  return T(1) / std::sqrt(total<T>(squares) / T(d) + eps);
-}
-
 }  // namespace dsd

@@ -57,10 +57,14 @@ DSD_INLINE Vector<float> load_all(const c10::BFloat16* from) {
 DSD_INLINE void store_all(float* to, Vector<float> x) { std::memcpy(to, &x, sizeof(x)); }
 DSD_INLINE void store_all(double* to, Vector<double> x) { std::memcpy(to, &x, sizeof(x)); }
 DSD_INLINE void store_all(c10::BFloat16* to, Vector<float> x) {
+#ifdef DSD_BF16_PROCESSOR  // a file that is compiled for such: attention-bf16.cc
+  HalfBits half = bit_cast<HalfBits>(_mm512_cvtneps_pbh(bit_cast<__m512>(x)));
+#else
   Bits bits = bit_cast<Bits>(x);
   Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, halves to even
   Bits is_nan = bit_cast<Bits>(x != x);
   HalfBits half = __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), HalfBits);
+#endif
   std::memcpy(to, &half, sizeof(half));
 }
 
@@ -81,24 +85,52 @@ DSD_INLINE void store(S* to, Vector<T> x, int64_t left) {
   std::memcpy(to, part, left * sizeof(S));
 }
 
-// The sum of all lanes, always in the same order.
+// All lanes folded into one, always in the same order: halves onto each other, down to single numbers. Each half is a type of its own, so that it is a
+// register; a loop over an array would be one through memory.
+template <typename T, int64_t count>
+struct Part {
+  typedef T type __attribute__((vector_size(count * sizeof(T))));
+};
+template <typename T, int64_t count, typename Fold>
+DSD_INLINE T folded(typename Part<T, count>::type x, Fold fold) {
+  if constexpr (count == 2) {
+    return fold(x[0], x[1]);
+  } else {
+    typename Part<T, count / 2>::type halves[2];
+    std::memcpy(halves, &x, sizeof(x));
+    return folded<T, count / 2>(fold(halves[0], halves[1]), fold);
+  }
+}
+struct Sum {
+  template <typename X>
+  DSD_INLINE X operator()(X a, X b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <typename X>
+  DSD_INLINE X operator()(X a, X b) const {
+    return a > b ? a : b;
+  }
+};
 template <typename T>
 DSD_INLINE T total(Vector<T> x) {
-  T part[lanes<T>];
-  std::memcpy(part, &x, sizeof(x));
-  for (int64_t width = lanes<T> / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; i++) part[i] += part[i + width];
-  }
-  return part[0];
+  return folded<T, lanes<T>>(x, Sum());
 }
 template <typename T>
 DSD_INLINE T largest(Vector<T> x) {
-  T part[lanes<T>];
-  std::memcpy(part, &x, sizeof(x));
-  for (int64_t width = lanes<T> / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; i++) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
+  return folded<T, lanes<T>>(x, Larger());
+}
+
+// 1 / sqrt(mean(x^2) + eps) of a row.
+template <typename T, typename S>
+DSD_INLINE T reciprocal_root(const S* x, int64_t d, T eps) {
+  Vector<T> squares = {};
+  for (int64_t i = 0; i < d; i += lanes<T>) {
+    Vector<T> v = load<T>(x + i, d - i);
+    squares += v * v;
   }
-  return part[0];
+  return T(1) / std::sqrt(total<T>(squares) / T(d) + eps);
 }
 
 // e^x to a rounding or two: x = n ln 2 + r, e^r by its series, 2^n by the exponent's bits.

@@ -16,9 +16,6 @@ const ADD_NORM = new Op('dsd::add_norm');
 const ADD_NORM_LINEAR = new Op('dsd::add_norm_linear');
 const SWIGLU = new Op('dsd::swiglu');
 const SWIGLU_LINEAR = new Op('dsd::swiglu_linear');
-const SPLIT_HEADS = new Op('dsd::split_heads');
-const ATTENTION = new Op('dsd::attention');
-
 const QKV_ATTENTION = new Op('dsd::qkv_attention');
 const QKV_ATTENTION_SUPPORTED = new Op('dsd::qkv_attention_supported');
 const CUDA_KERNELS = new Op('dsd::cuda_kernels');
@@ -106,24 +103,12 @@ export interface HeadNorms {
 }
 
 /**
- * Queries, keys and values of all heads, (B, h, N, D) each, from qkv (B, N, 3 h D). Of queries and keys each head is normalised (RMSNorm with
- * weight), then each of its pairs (x[i], x[i + D/2]) is turned by its token's angle.
+ * What attention makes of qkv (B, N, 3 h D): of queries and keys each head is normalised (RMSNorm with weight), then each of its pairs (x[i], x[i + D/2]) is
+ * turned by its token's angle; softmax(q k^T / sqrt(D)) v; the heads side by side, (B, N, h D).
  */
-export function splitHeads(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): [q: Tensor, k: Tensor, v: Tensor] {
-  if (!onCpu(qkv)) return plain.splitHeads(qkv, heads, norms, eps);
-  const { q, k, cos, sin } = norms;
-  return SPLIT_HEADS.many(h(qkv), heads, h(q), h(k), h(cos), h(sin), eps) as [Tensor, Tensor, Tensor];
-}
-
-/** softmax(q k^T / sqrt(D)) v of all heads, side by side: (B, h, N, D) each -> (B, N, h D). */
-export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
-  return onCpu(q) ? ATTENTION.one(h(q), h(k), h(v)) : plain.attention(q, k, v);
-}
-
-/** What attention makes of qkv (B, N, 3 h D): splitHeads, then attention; (B, N, h D). On CUDA one operator, where its shapes fit. */
 export function qkvAttention(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): Tensor {
-  if (onCpu(qkv)) return attention(...splitHeads(qkv, heads, norms, eps));
-  if (!onCuda(qkv, 8) || QKV_ATTENTION_SUPPORTED.call(h(qkv), heads) !== true) return plain.qkvAttention(qkv, heads, norms, eps);
+  const fits = onCpu(qkv) || (onCuda(qkv, 8) && QKV_ATTENTION_SUPPORTED.call(h(qkv), heads) === true);
+  if (!fits) return plain.qkvAttention(qkv, heads, norms, eps);
   const { q, k, cos, sin } = norms;
   return QKV_ATTENTION.one(h(qkv), heads, h(q), h(k), h(cos), h(sin), eps);
 }
@@ -147,6 +132,7 @@ export const plain = {
     return u.silu().mul(w);
   },
 
+  /** Queries, keys and values of all heads, (B, h, N, D) each, from qkv (B, N, 3 h D). */
   splitHeads(qkv: Tensor, heads: number, norms: HeadNorms, eps: number): [q: Tensor, k: Tensor, v: Tensor] {
     const [B, N, wide] = qkv.shape as [number, number, number];
     const [q, k, v] = qkv
@@ -161,6 +147,7 @@ export const plain = {
     return [turn(q, norms.q), turn(k, norms.k), v];
   },
 
+  /** (B, h, N, D) each -> (B, N, h D). */
   attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
     return scaledDotProductAttention(q, k, v).transpose(1, 2).flatten(2);
   },

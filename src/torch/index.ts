@@ -6,13 +6,11 @@ export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } f
 export {
   addNorm,
   addNormLinear,
-  attention,
   type HeadNorms,
   type Modulation,
   qkvAttention,
   type Stream,
   settled,
-  splitHeads,
   swiglu,
   swigluLinear,
 } from './fused.js';

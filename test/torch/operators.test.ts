@@ -43,7 +43,7 @@ const NOT_OPERATORS = new Set([
   ...['engineInfo', 'setThreads', 'setDeterministic', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
   ...['attentionKernels', 'profile', 'Tensor.upload', 'Graph', 'Replayed', 'markWork', 'workAhead'],
   // fused.test.ts holds these to their compositions.
-  ...['addNorm', 'addNormLinear', 'qkvAttention', 'settled', 'splitHeads', 'attention', 'swiglu', 'swigluLinear'],
+  ...['addNorm', 'addNormLinear', 'qkvAttention', 'settled', 'swiglu', 'swigluLinear'],
 ]);
 
 const called = new Set<string>();
