@@ -1,7 +1,7 @@
 /** The parts of `dsd bench` that are measured on any device, on networks of a toy's size. What they print is looked at, not how fast anything is. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { brief, groupOf, showProfile, stepProfile } from '../../src/cli/bench/kernels.js';
@@ -244,9 +244,6 @@ test('kernels are told apart by the names that libraries give them', () => {
     ['cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x128', 'attention'],
     ['void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<64, 128, 128, 4>>(...)', 'attention'],
     ['fmha_cutlassF_bf16_aligned_64x128_rf_sm80', 'attention'],
-    ['dsd_attention_forward', 'attention'],
-    ['dsd_swiglu', 'our fused operators'],
-    ['dsd_adamw', 'optimizer and averages'],
     ['void at::native::(anonymous namespace)::multi_tensor_apply_kernel<...FusedAdamMathFunctor<float, 4>>', 'optimizer and averages'],
     ['Memcpy HtoD (Pageable -> Device)', 'copies and fills'],
     ['Memset (Device)', 'copies and fills'],
@@ -258,6 +255,32 @@ test('kernels are told apart by the names that libraries give them', () => {
   ] as const)
     assert.equal(groupOf(name), group, name);
   assert.ok(brief(`void at::native::${'x'.repeat(500)}`).length <= 90);
+});
+
+/** Names of the kernels of a CUDA file; what a macro puts into a name is a digit here. */
+function kernelsOf(source: string): string[] {
+  const names = source.matchAll(/__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+(?:##\w+)*)\s*\(/g);
+  return [...names].map(([, name]) => (name as string).replaceAll(/##[A-Za-z]+/g, '1').replaceAll('##', ''));
+}
+
+test('every kernel of ours is in the group that its file is for', () => {
+  const folder = join(packageRoot(), 'native', 'kernels', 'cuda');
+  const files = readdirSync(folder).filter((name) => name.endsWith('.cu'));
+  const named = files.flatMap((file) => {
+    const source = readFileSync(join(folder, file), 'utf8');
+    const kernels = kernelsOf(source);
+    assert.equal(kernels.length, source.match(/__global__/g)?.length, `${file}: ${kernels.join(' ')}`);
+    return kernels.map((kernel) => ({ file, kernel }));
+  });
+  for (const { file, kernel } of named) {
+    const group = file.startsWith('attention')
+      ? 'attention'
+      : { 'optimizer.cu': 'optimizer and averages', 'draw.cu': 'random draws', 'block.cu': 'our fused operators' }[file];
+    assert.equal(groupOf(kernel), group, `${kernel} of ${file}`);
+  }
+  const kernels = new Set(named.map(({ kernel }) => kernel));
+  for (const kernel of ['dsd_squares', 'dsd_quintic', 'dsd_draw', 'dsd_attention_1', 'dsd_attention_hopper', 'dsd_add_norm_gradient_1_1'])
+    assert.ok(kernels.has(kernel), `${kernel} is not among ${[...kernels].join(' ')}`);
 });
 
 test("a profile's groups and the time in which the device waits make up the step", () => {

@@ -5,8 +5,9 @@ import { markdown, percent } from './report.js';
 
 /** The first that fits. What is `dsd_` is ours (native/kernels). */
 const GROUPS: readonly (readonly [group: string, names: RegExp])[] = [
-  ['attention', /attention|flash|fmha|sdpa|^dsd_(heads|qkv)/i],
-  ['optimizer and averages', /^dsd_(adam|optim|muon|lerp|average|update|norm_of|grad)|multi_tensor_apply|adam|newton/i],
+  ['attention', /attention|flash|fmha|sdpa/i],
+  ['optimizer and averages', /^dsd_(squares|root|numbers|update|momentum|direction|quintic)\b|multi_tensor_apply|adam/i],
+  ['random draws', /^dsd_draw\b/],
   ['our fused operators', /^dsd_/],
   ['matrix products', /gemm|gemv|nvjet|cutlass|cublas|xmma|wgmma|splitk|matmul/i],
   ['copies and fills', /^mem(cpy|set)|copy_kernel|CatArray|FillFunctor|_to_copy/i],
