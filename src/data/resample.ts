@@ -55,24 +55,19 @@ export function resample(
   window: Window = { x: 0, y: 0, width, height },
 ): Uint8Array<ArrayBuffer> {
   const { channels } = source;
-  const down = taps(source.height, height, window.y, window.height, filter);
-  const across = taps(source.width, width, window.x, window.width, filter);
-  // The rows that the vertical pass will look at.
-  const top = down.first[0]!;
-  const last = window.height - 1;
-  const rows = down.first[last]! + down.count[last]! - top;
-
-  const narrow = new Uint8Array(rows * window.width * channels);
-  for (let row = 0; row < rows; row++) {
-    const from = (top + row) * source.width * channels;
-    const to = row * window.width * channels;
-    for (let x = 0; x < window.width; x++)
-      gather(source.pixels, from + across.first[x]! * channels, channels, across, x, narrow, to + x * channels, channels);
-  }
-
-  const out = new Uint8Array(window.height * window.width * channels);
   const stride = window.width * channels;
-  for (let y = 0; y < window.height; y++) gather(narrow, (down.first[y]! - top) * stride, stride, down, y, out, y * stride, stride);
+  const out = new Uint8Array(window.height * stride);
+  const down = height === source.height ? undefined : taps(source.height, height, window.y, window.height, filter);
+  // The rows that the vertical pass will look at.
+  const last = window.height - 1;
+  const top = down === undefined ? window.y : down.first[0]!;
+  const rows = down === undefined ? window.height : down.first[last]! + down.count[last]! - top;
+
+  // Pillow leaves out a pass that changes no size, even where the filter would blur.
+  const narrow = down === undefined ? out : new Uint8Array(rows * stride);
+  if (width === source.width) cut(source, window.x, top, rows, narrow, stride);
+  else passAcross(source, top, rows, taps(source.width, width, window.x, window.width, filter), narrow);
+  if (down !== undefined) passDown(narrow, stride, top, down, out);
   return out;
 }
 
@@ -94,13 +89,6 @@ function taps(input: number, output: number, start: number, count: number, filte
   const result = { first: new Int32Array(count), count: new Int32Array(count), weights: new Int32Array(count * most), most };
   const exact = new Float64Array(most);
   for (let i = 0; i < count; i++) {
-    if (input === output) {
-      // Pillow leaves out a pass that changes no size, even where the filter would blur.
-      result.first[i] = start + i;
-      result.count[i] = 1;
-      result.weights[i * most] = 1 << BITS;
-      continue;
-    }
     const centre = (start + i + 0.5) * scale;
     const from = Math.max(0, Math.trunc(centre - reach + 0.5));
     const n = Math.min(input, Math.trunc(centre + reach + 0.5)) - from;
@@ -119,24 +107,76 @@ function taps(input: number, output: number, start: number, count: number, filte
   return result;
 }
 
-/** One output position of a pass: `length` neighbouring bytes, each a weighted sum of bytes that lie `stride` apart. */
-function gather(
-  from: Uint8Array,
-  start: number,
-  stride: number,
-  by: Taps,
-  position: number,
-  to: Uint8Array,
-  at: number,
-  length: number,
-): void {
-  const n = by.count[position]!;
-  const base = position * by.most;
-  for (let c = 0; c < length; c++) {
-    let sum = 1 << (BITS - 1);
-    for (let k = 0, p = start + c; k < n; k++, p += stride) sum += from[p]! * by.weights[base + k]!;
-    const value = sum >> BITS;
-    to[at + c] = value < 0 ? 0 : value > 255 ? 255 : value;
+/** Rows as they are, from column `left` on. */
+function cut({ pixels, width, channels }: Pixels, left: number, top: number, rows: number, to: Uint8Array, stride: number): void {
+  for (let row = 0; row < rows; row++) {
+    const from = ((top + row) * width + left) * channels;
+    to.set(pixels.subarray(from, from + stride), row * stride);
+  }
+}
+
+const HALF = 1 << (BITS - 1);
+
+/**
+ * The horizontal pass: each of `rows` rows from `top` on becomes as wide as there are taps. The sums are kept in variables, since this and the pass
+ * below are most of the time that a picture takes; an array that clamps rounds nothing here, as it is given integers.
+ */
+function passAcross({ pixels, width, channels }: Pixels, top: number, rows: number, by: Taps, to: Uint8Array<ArrayBuffer>): void {
+  const { first, count, weights, most } = by;
+  const out = new Uint8ClampedArray(to.buffer);
+  let at = 0;
+  for (let row = top; row < top + rows; row++) {
+    const from = row * width * channels;
+    for (let x = 0; x < first.length; x++) {
+      const begin = x * most;
+      const end = begin + count[x]!;
+      let p = from + first[x]! * channels;
+      if (channels === 3) {
+        let [r, g, b] = [HALF, HALF, HALF];
+        for (let k = begin; k < end; k++, p += 3) {
+          const weight = weights[k]!;
+          r = (r + Math.imul(pixels[p]!, weight)) | 0;
+          g = (g + Math.imul(pixels[p + 1]!, weight)) | 0;
+          b = (b + Math.imul(pixels[p + 2]!, weight)) | 0;
+        }
+        out[at] = r >> BITS;
+        out[at + 1] = g >> BITS;
+        out[at + 2] = b >> BITS;
+        at += 3;
+      } else
+        for (let c = 0; c < channels; c++) {
+          let sum = HALF;
+          for (let k = begin, q = p + c; k < end; k++, q += channels) sum = (sum + Math.imul(pixels[q]!, weights[k]!)) | 0;
+          out[at++] = sum >> BITS;
+        }
+    }
+  }
+}
+
+/** The vertical pass over rows of `stride` bytes, of which the first is row `top` of the taps. Four rows are added at a time. */
+function passDown(from: Uint8Array, stride: number, top: number, by: Taps, to: Uint8Array<ArrayBuffer>): void {
+  const { first, count, weights, most } = by;
+  const out = new Uint8ClampedArray(to.buffer);
+  const sums = new Int32Array(stride);
+  for (let y = 0; y < first.length; y++) {
+    const end = y * most + count[y]!;
+    sums.fill(HALF);
+    for (let k = y * most, p = (first[y]! - top) * stride; k < end; k += 4, p += 4 * stride) {
+      // A row that is not there has weight 0, and stands where the first does.
+      const [n, w0] = [end - k, weights[k]!];
+      const [w1, p1] = n > 1 ? [weights[k + 1]!, p + stride] : [0, p];
+      const [w2, p2] = n > 2 ? [weights[k + 2]!, p + 2 * stride] : [0, p];
+      const [w3, p3] = n > 3 ? [weights[k + 3]!, p + 3 * stride] : [0, p];
+      for (let i = 0; i < stride; i++)
+        sums[i] =
+          (sums[i]! +
+            Math.imul(from[p + i]!, w0) +
+            Math.imul(from[p1 + i]!, w1) +
+            Math.imul(from[p2 + i]!, w2) +
+            Math.imul(from[p3 + i]!, w3)) |
+          0;
+    }
+    for (let i = 0, at = y * stride; i < stride; i++) out[at + i] = sums[i]! >> BITS;
   }
 }
 
