@@ -109,6 +109,9 @@ export function memory(options: { resetPeak?: boolean } = {}): Memory {
   return { live: engine().live(), external, cudaAllocated, cudaPeak, cudaReserved };
 }
 
+/** Gives the device back what is held for reuse; what a captured graph holds stays. Without a device, nothing. */
+export const emptyCache = (): void => engine().emptyCache();
+
 /** Whether an error says that memory ran out (of the machine or the device). */
 export const isOutOfMemory = (error: unknown): boolean =>
   error instanceof Error && (error as { code?: unknown }).code === 'ERR_TORCH_MEMORY';

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   cudaAvailable,
+  emptyCache,
   Graph,
   grad,
   isOutOfMemory,
@@ -52,6 +53,18 @@ test('a function is called each time where it cannot be captured; what it gives 
   assert.equal(calls, 3);
   square.dispose();
   assert.equal(memory().live, before);
+});
+
+test('memory that is held for reuse is given back on demand', () => {
+  if (cudaAvailable()) {
+    scope(() => void zeros([64, 2 ** 20], { device }));
+    synchronize();
+  }
+  const held = memory().cudaReserved;
+  emptyCache();
+  const { cudaReserved, cudaAllocated } = memory();
+  if (cudaAvailable()) assert.ok(held - cudaReserved >= 2 ** 28 && cudaReserved >= cudaAllocated, `${held}, then ${cudaReserved}`);
+  else assert.deepEqual([held, cudaReserved], [0, 0]);
 });
 
 test('a processor has no work before it', () => {

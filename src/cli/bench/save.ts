@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { median } from '../../eval/median.js';
 import { disk, piecesOf } from '../../io/disk.js';
-import { type Device, type DType, engineInfo, scope, setDeterministic, synchronize } from '../../torch/index.js';
+import { type Device, type DType, emptyCache, engineInfo, scope, setDeterministic, synchronize } from '../../torch/index.js';
 import { type CheckpointState, Checkpoints, type Snapshot } from '../../train/checkpoints.js';
 import { modelConfig, resolveConfig } from '../../train/config.js';
 import { Accumulator } from '../../train/metrics.js';
@@ -86,49 +86,58 @@ const inMilliseconds = ([from, to]: Range): Range => [from * 1000, to * 1000];
 export async function measureSaving({ preset, batch, device, compute, folder, repeats, say }: SavingOptions): Promise<Saving> {
   const config = resolveConfig(findPreset(preset).settings, { train: { batch, microBatch: 0, images: 1_000_000 } });
   say(`making ${preset}`);
-  const stepper = new Stepper(config, modelConfig(config, { channels: 3, classes: CLASSES }), device, compute);
+  const model = modelConfig(config, { channels: 3, classes: CLASSES });
+  let stepper: Stepper | undefined;
   const accumulator = new Accumulator();
   const place = mkdtempSync(join(folder, '.dsd-bench-'));
   const saver = new Saver(place, 1);
   let images = 0;
   // Made once: making them takes as long as a step on a GPU, and would hide what is measured.
   const pictures = noisePictures(batch, config.data.image, CLASSES);
-  const step = (): number => {
+  const step = (of: Stepper): number => {
     const began = performance.now();
-    scope(() => void stepper.step({ ...pictures, firstImage: images }, images));
+    scope(() => void of.step({ ...pictures, firstImage: images }, images));
     images += batch;
     if (device !== 'cpu') synchronize();
     return (performance.now() - began) / 1000;
   };
-  const state = (): CheckpointState => ({
-    ...{ images, steps: stepper.steps, skipped: 0, row: 0, unlogged: 0, classes: [], pictures: { train: 1, heldOut: 1 }, pcaPsnr: 0 },
+  const state = (of: Stepper): CheckpointState => ({
+    ...{ images, steps: of.steps, skipped: 0, row: 0, unlogged: 0, classes: [], pictures: { train: 1, heldOut: 1 }, pcaPsnr: 0 },
     evaluation: null,
     ranOn: { libtorch: engineInfo().version, device, compute: compute === 'bfloat16' ? 'bfloat16' : 'float32', threads: 1, micro: batch },
     saved: new Date().toISOString(),
     config,
   });
   /** Writing needs new arrays each time: they go to the thread. */
-  const snapshot = (): { taken: Snapshot; seconds: number } => {
+  const snapshot = (of: Stepper): { taken: Snapshot; seconds: number } => {
     const began = performance.now();
-    const taken = takeSnapshot(stepper, accumulator, state());
+    const taken = takeSnapshot(of, accumulator, state(of));
     return { taken, seconds: (performance.now() - began) / 1000 };
   };
   try {
     say('training steps');
-    const time = (deterministic: boolean): number[] => {
+    // Its own stepper: one that had captured its steps would go on with the kernels that were captured. One at a time, for the memory.
+    const time = (deterministic: boolean): { timed: Stepper; seconds: number[] } => {
+      stepper?.dispose();
+      stepper = undefined;
+      emptyCache();
       setDeterministic(deterministic);
-      for (let i = 0; i < 3; i++) step();
-      return Array.from({ length: 8 }, step);
+      const timed = new Stepper(config, model, device, compute);
+      stepper = timed;
+      for (let i = 0; i < 3; i++) step(timed);
+      return { timed, seconds: Array.from({ length: 8 }, () => step(timed)) };
     };
     // In this order, since cuBLAS takes its settings from the first use.
-    const [sameBits, anyBits] = [time(true), time(false)];
+    const { seconds: sameBits } = time(true);
+    const { timed, seconds: anyBits } = time(false);
     const usual = median(anyBits);
     const [held, writes, copies]: [number[], number[], number[]] = [[], [], []];
     let bytes = 0;
     for (let i = 0; i < repeats; i++) {
       say(`checkpoint ${i + 1} of ${repeats}: written, and copied`);
-      images++;
-      const { taken, seconds } = snapshot();
+      // A checkpoint is named by it; by a whole batch, since a captured step holds for first pictures of one parity.
+      images += batch;
+      const { taken, seconds } = snapshot(timed);
       held.push(seconds);
       saver.save(taken);
       const written = await saver.settle();
@@ -138,11 +147,11 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
       copies.push(copy(written.path, join(place, 'copy')));
     }
     say('a checkpoint while training goes on');
-    images++;
-    saver.save(snapshot().taken);
+    images += batch;
+    saver.save(snapshot(timed).taken);
     let slowed = 0;
     while (saver.busy) {
-      slowed += step() - usual;
+      slowed += step(timed) - usual;
       await turn();
     }
     const beside = await saver.settle();
@@ -153,7 +162,7 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
     };
   } finally {
     await saver.close();
-    stepper.dispose();
+    stepper?.dispose();
     accumulator.dispose();
     for (const { path } of new Checkpoints(place).list()) disk.remove(path);
     disk.remove(place);
