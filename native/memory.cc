@@ -66,8 +66,11 @@ void check_available(size_t bytes) {
   if (bytes < often && since.fetch_add(bytes, std::memory_order_relaxed) + bytes < often) return;
   since.store(0, std::memory_order_relaxed);
   auto left = available();
-#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
-  if (left < often || bytes > left - often) left += mallinfo2().fordblks;  // what was freed and kept: see below
+#ifdef __GLIBC__
+  if (left < often || bytes > left - often) {
+    malloc_trim(0);  // what was freed and kept: see below
+    left = available();
+  }
 #endif
   if (left < often || bytes > left - often) {
     C10_THROW_ERROR(OutOfMemoryError, "not enough memory: asked for " + std::to_string(bytes) + " bytes, " + std::to_string(left) +

@@ -216,7 +216,7 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
   if (previous === stamp && existsSync(path)) return { built: false, path };
 
   const started = performance.now();
-  await run(compiler, ['--version']).catch(() => {
+  const { stdout: version } = await run(compiler, ['--version']).catch(() => {
     throw new BuildError(`the C++ compiler '${compiler}' was not found: install g++ (Debian, Ubuntu: apt-get install g++), or set CXX`);
   });
   log(`building the engine for libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''} of ${libtorch.source}`);
@@ -225,7 +225,14 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
   // A name of this process alone: two builds at once do twice the work, and both addons are whole.
   const made = `${path}.${process.pid}.new`;
   try {
-    const compiled = await compileAll({ files, compiler, flags, objects, log });
+    const compiled = await compileAll({
+      files,
+      compiler,
+      flags,
+      objects,
+      log,
+      against: [libtorch, library, await signature(library), version],
+    });
     await compile(compiler, [...first, ...linkFlags(libtorch), ...compiled, ...libraryFlags(libtorch), '-o', made], 'the addon (linking)');
     await rm(stampPath, { force: true });
     await rename(made, path);
@@ -239,14 +246,15 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
 }
 
 /** As many at a time as there are cores; the objects' files. What has been compiled from the same before is taken. */
-async function compileAll({ files, compiler, flags, objects, log }) {
+async function compileAll({ files, compiler, flags, objects, log, against }) {
   const sources = files.filter((file) => file.endsWith('.cc'));
   const texts = new Map(await Promise.all(files.map(async (file) => [file, await readFile(join(root, file), 'utf8')])));
   const compiled = sources.map((file) => {
     // Every header counts for every source; the kernels' texts only where they are embedded.
     const embeds = texts.get(file).includes('DSD_CUDA_SOURCES');
     const parts = files.filter((other) => other === file || other.endsWith('.h') || (embeds && other.endsWith('.cu')));
-    const hash = createHash('sha256').update(JSON.stringify([compiler, flags, process.arch]));
+    // libtorch may be another one under the same path, and its headers are not looked at.
+    const hash = createHash('sha256').update(JSON.stringify([compiler, flags, process.arch, against]));
     for (const part of parts) hash.update(part).update(texts.get(part));
     return join(objects, `${relative('native', file).replaceAll('/', '_')}-${hash.digest('hex').slice(0, 24)}.o`);
   });
@@ -271,6 +279,12 @@ async function compileAll({ files, compiler, flags, objects, log }) {
   };
   await Promise.all(Array.from({ length: Math.min(sources.length, availableParallelism()) }, worker));
   return compiled;
+}
+
+/** By which another library under the same name is known. */
+async function signature(file) {
+  const { size, mtimeMs } = await stat(file);
+  return [size, mtimeMs];
 }
 
 /** Objects of other sources or flags; those of the last hour may be another build's that is still at work. */

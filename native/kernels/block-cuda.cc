@@ -44,8 +44,7 @@ struct PerPicture {
   long long stride = 0;
   PerPicture(const char* name, at::Tensor& held, const at::Tensor& given) {
     if (!given.defined()) return;
-    held = is_aligned(given) && given.stride(0) % 4 == 0 ? given : given.contiguous();
-    check(name, held);
+    held = is_aligned(given) && given.stride(0) % 4 == 0 ? given : given.clone(at::MemoryFormat::Contiguous);
     first = static_cast<const float*>(held.data_ptr());
     stride = held.stride(0);
   }

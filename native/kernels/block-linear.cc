@@ -23,11 +23,12 @@ at::Tensor weight_gradient(const at::Tensor& g, const at::Tensor& x) { return at
 struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y,
                                const Optional<at::Tensor>& given_shift, const Optional<at::Tensor>& given_scale, double eps, const at::Tensor& weight) {
-    at::Tensor x = given.contiguous(), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
-    if (y.defined()) y = y.contiguous();
+    at::Tensor x = rows_of(given), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
+    if (y.defined()) y = rows_of(y);
     at::Tensor x1 = y.defined() ? at::empty_like(x) : x, n = at::empty(x.sizes(), x.options().dtype(weight.scalar_type()));
     add_norm_cuda(x, gate, y, shift, scale, eps, x1, n);
     ctx->save_for_backward({x1, gate, y, shift, scale, weight});
+    ctx->set_materialize_grads(false);
     ctx->saved_data["eps"] = eps;
     return {y.defined() ? x1 : given, at::linear(n, weight)};
   }
@@ -36,9 +37,9 @@ struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
     only_first_derivatives("add_norm_linear");
     auto saved = ctx->get_saved_variables();
     auto x1 = saved[0], gate = saved[1], y = saved[2], shift = saved[3], scale = saved[4], weight = saved[5];
-    at::Tensor dx1 = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
-    TORCH_CHECK(gradients[1].defined(), "add_norm_linear: its result was not used");
-    at::Tensor g = gradients[1].contiguous(), dn = at::matmul(g, weight), dx = at::empty_like(x1), dy, dgate, dshift, dscale;
+    at::Tensor dx1 = gradients[0].defined() ? rows_of(gradients[0]) : at::Tensor();
+    auto g = gradients[1].defined() ? rows_of(gradients[1]) : at::zeros({x1.size(0), x1.size(1), weight.size(0)}, weight.options());
+    at::Tensor dn = at::matmul(g, weight), dx = at::empty_like(x1), dy, dgate, dshift, dscale;
     if (y.defined()) dy = at::empty_like(y);
     // The norm comes to lie where its gradient was read: the kernel has an element's own before it writes there.
     add_norm_gradient_cuda(x1, gate, y, shift, scale, dx1, dn, ctx->saved_data["eps"].toDouble(), dx, dy, dgate, dshift, dscale, dn);
@@ -48,7 +49,7 @@ struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
 
 struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given, const at::Tensor& weight) {
-    auto h = given.contiguous();
+    auto h = rows_of(given);
     ctx->save_for_backward({h, weight});
     auto shape = h.sizes().vec();
     shape.back() /= 2;
@@ -59,7 +60,7 @@ struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     only_first_derivatives("swiglu_linear");
     auto saved = ctx->get_saved_variables();
-    auto h = saved[0], weight = saved[1], g = gradients[0].contiguous(), ds = at::matmul(g, weight), dh = at::empty_like(h);
+    auto h = saved[0], weight = saved[1], g = rows_of(gradients[0]), ds = at::matmul(g, weight), dh = at::empty_like(h);
     swiglu_gradient_cuda(h, ds, dh, ds);  // likewise
     return {dh, weight_gradient(g, ds)};
   }

@@ -140,10 +140,11 @@ at::Tensor or_empty(const Optional<at::Tensor>& given) { return given ? *given :
 struct AddNorm : torch::autograd::Function<AddNorm> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y,
                                const Optional<at::Tensor>& given_shift, const Optional<at::Tensor>& given_scale, double eps, at::ScalarType dtype) {
-    at::Tensor x = given.contiguous(), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
-    if (y.defined()) y = y.contiguous();
+    at::Tensor x = rows_of(given), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
+    if (y.defined()) y = rows_of(y);
     at::Tensor x1 = y.defined() ? at::empty_like(x) : x, n = at::empty(x.sizes(), x.options().dtype(dtype));
     ctx->save_for_backward({x1, gate, y, scale});
+    ctx->set_materialize_grads(false);  // of what is not used: no tensor of zeros
     ctx->saved_data["eps"] = eps;
     int64_t N = x.size(1), d = x.size(2);
 #ifdef DSD_CUDA
@@ -169,8 +170,8 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
     auto x1 = saved[0], gate = saved[1], y = saved[2], scale = saved[3];
     double eps = ctx->saved_data["eps"].toDouble();
     int64_t B = x1.size(0), N = x1.size(1), d = x1.size(2);
-    at::Tensor dx1 = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
-    at::Tensor dn = gradients[1].defined() ? gradients[1].contiguous() : at::zeros(x1.sizes(), x1.options());
+    at::Tensor dx1 = gradients[0].defined() ? rows_of(gradients[0]) : at::Tensor();
+    at::Tensor dn = gradients[1].defined() ? rows_of(gradients[1]) : at::zeros(x1.sizes(), x1.options());
     at::Tensor dx = at::empty_like(x1), dy, dgate, dshift, dscale;
     if (y.defined()) dy = at::empty_like(y);
 #ifdef DSD_CUDA
@@ -230,7 +231,7 @@ DSD_VECTOR void swiglu_gradient(const S* h, const S* g, S* dh, int64_t begin, in
 
 struct SwiGlu : torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given) {
-    auto h = given.contiguous();
+    auto h = rows_of(given);
     ctx->save_for_backward({h});
     auto shape = h.sizes().vec();
     int64_t F = shape.back() / 2;
@@ -251,7 +252,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     only_first_derivatives("swiglu");
-    auto h = ctx->get_saved_variables()[0], g = gradients[0].contiguous(), dh = at::empty_like(h);
+    auto h = ctx->get_saved_variables()[0], g = rows_of(gradients[0]), dh = at::empty_like(h);
     int64_t F = h.size(-1) / 2;
 #ifdef DSD_CUDA
     if (h.is_cuda()) {

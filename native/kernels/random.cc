@@ -1,5 +1,5 @@
 // dsd::rand and dsd::randn: numbers that are a function of (key, image, element). Philox 4x32-10 of Salmon et al., "Parallel Random
-// Numbers: As Easy as 1, 2, 3" (SC 2011). src/core/random.ts and the CUDA source in nvrtc.cc compute the same function.
+// Numbers: As Easy as 1, 2, 3" (SC 2011). src/core/random.ts and cuda/draw.cu compute the same function.
 #include "kernels.h"
 
 #include <ATen/Parallel.h>

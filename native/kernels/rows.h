@@ -46,4 +46,10 @@ inline void only_first_derivatives(const char* name) {
   TORCH_CHECK(!c10::GradMode::is_enabled(), name, ": has no second derivative");
 }
 
+// As operators take their rows: one after another, and on CUDA, where 16 bytes are read at a time, from a multiple of that on.
+inline at::Tensor rows_of(const at::Tensor& given) {
+  auto rows = given.contiguous();
+  return rows.is_cuda() && reinterpret_cast<uintptr_t>(rows.data_ptr()) % 16 != 0 ? rows.clone() : rows;
+}
+
 }  // namespace dsd

@@ -16,7 +16,7 @@ export const LATENTS: Latents<Tensor> = {
 };
 
 export interface GenerateInput {
-  /** (B, N, C) standard normal, in the type of the residual stream; stays the caller's. */
+  /** (B, N, C) standard normal, in the latents' type; stays the caller's. */
   readonly noise: Tensor;
   /** (B) int64 on the noise's device: classes 0 to K - 1, or K for none. Stays the caller's. */
   readonly labels: Tensor;

@@ -52,7 +52,7 @@ export class Model {
     readonly config: ModelConfig,
     readonly weights: Weights,
     private readonly turn: Rotary,
-    /** The type of the residual stream, the latents and the losses. */
+    /** The type of norms, latents and losses, and on a CPU of the residual stream. */
     private readonly wide: DType,
   ) {}
 

@@ -3,8 +3,8 @@
  * gradient. `plain` has every one of them as a composition: it says what is computed, runs where the operator does not and differentiates
  * twice, and the tests hold the operators to it.
  *
- * Shapes: B pictures, N tokens, d width, h heads of D, F hidden width. The `wide` type, of the residual stream and all that modulates it, is float32
- * or float64; a result that enters a matrix product may be bfloat16.
+ * Shapes: B pictures, N tokens, d width, h heads of D, F hidden width. The `wide` type, of all that modulates the residual stream and on a CPU of the
+ * stream itself, is float32 or float64; a result that enters a matrix product may be bfloat16.
  */
 import { h, Op, optional } from './call.js';
 import { rmsNorm, scaledDotProductAttention } from './compat.js';
@@ -40,6 +40,8 @@ function onCuda(x: Tensor, width: number): boolean {
 }
 /** The widest stream that addNorm takes on CUDA, where a row lies in the registers of a warp. */
 const WIDEST = 1024;
+/** The most pictures: as many rows of blocks as a launch may have. */
+const MOST_PICTURES = 65_535;
 
 /**
  * The residual stream: x (B, N, d) and, where a branch is still to be added to it, x + (1 + gate) y with gate (B, d) and y (B, N, d) in any precision.
@@ -59,7 +61,7 @@ export interface Modulation {
 const parts = ({ x, branch }: Stream, modulation: Modulation | undefined) =>
   [h(x), optional(branch?.gate), optional(branch?.y), optional(modulation?.shift), optional(modulation?.scale)] as const;
 
-const addNormFits = (x: Tensor): boolean => x.size(-1) <= WIDEST && onCuda(x, x.size(-1));
+const addNormFits = (x: Tensor): boolean => x.size(-1) <= WIDEST && x.size(0) <= MOST_PICTURES && onCuda(x, x.size(-1));
 
 /** The stream with its branch added, (B, N, d), and the RMSNorm of that, modulated where asked, in `dtype`: what the next branch begins with. */
 export function addNorm(stream: Stream, modulation: Modulation | undefined, eps: number, dtype: DType): [x: Tensor, normed: Tensor] {

@@ -137,6 +137,20 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
     }
   }
 
+  test('views that begin anywhere, and rows apart', () =>
+    scope(() => {
+      const flat = leaf('bfloat16', 2 * 3 * 16 + 1);
+      const modulation = leaf('float32', 2 * 4 * 16 + 1);
+      const of = (norm: typeof addNorm) => (x: Tensor, m: Tensor) => {
+        const [gate, shift, scale] = m.slice(0, 1, 129).view(2, 4, 16).unbind(1) as [Tensor, Tensor, Tensor];
+        const view = x.slice(0, 1, 97).view(2, 3, 16);
+        return norm({ x: view, branch: { gate, y: view } }, { shift, scale }, EPS, 'bfloat16');
+      };
+      same(of(addNorm) as never, of(plain.addNorm) as never, [flat, modulation], 1.2e-2);
+      const act = (by: typeof swiglu) => (x: Tensor) => [by(x.slice(0, 1, 97).view(6, 16))];
+      same(act(swiglu) as never, act(plain.swiglu) as never, [flat], 1.2e-2);
+    }));
+
   test('what does not fit is an error, not a crash', () =>
     scope(() => {
       const x = leaf('float32', 2, 4, 16);

@@ -10,11 +10,19 @@ static unsigned rounded_pair(float low, float high) { return emulated::bf16x2(hi
 #else
 #define DSD_RESTRICT __restrict__
 #define DSD_SHARED(name) extern __shared__ __align__(16) char name[]
+#if __CUDA_ARCH__ >= 800
 static __device__ unsigned rounded_pair(float low, float high) {
   unsigned pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+#else
+static __device__ unsigned rounded(float x) {  // to nearest, halves to even; NaN stays one
+  const unsigned bits = __float_as_uint(x);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+static __device__ unsigned rounded_pair(float low, float high) { return rounded(high) << 16 | rounded(low); }
+#endif
 #endif
 
 // Eight elements as they lie in memory: fetched early, unpacked where they are used.

@@ -3,11 +3,19 @@
 #ifdef DSD_EMULATED
 __device__ inline unsigned bf16x2(float high, float low) { return emulated::bf16x2(high, low); }
 #else
+#if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ unsigned bf16x2(float high, float low) {
   unsigned both;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
   return both;
 }
+#else
+__device__ __forceinline__ unsigned rounded(float x) {  // to nearest, halves to even; NaN stays one
+  const unsigned bits = __float_as_uint(x);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+__device__ __forceinline__ unsigned bf16x2(float high, float low) { return rounded(high) << 16 | rounded(low); }
+#endif
 #endif
 
 typedef unsigned long long Address;  // of gradients the lowest bit says that they are bfloat16
