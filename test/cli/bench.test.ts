@@ -56,6 +56,7 @@ interface Row {
   readonly backToBack: number;
   readonly first: number | null;
   readonly dataWait: number | null;
+  readonly captured: true | string | null;
   readonly loss: number;
   readonly times: { readonly median: number; readonly range: readonly [number, number] };
 }
@@ -69,20 +70,20 @@ test('train: both recipes, with what their FLOPs are counted from', async () => 
       ['preset', 4, 11.5],
     ],
   );
-  for (const { mfu, imagesPerSecond, passes, times, loss, backToBack, dataWait } of found.rows) {
+  for (const { mfu, imagesPerSecond, passes, times, loss, backToBack, dataWait, captured } of found.rows) {
     assert.ok(Math.abs((mfu as number) / ((imagesPerSecond * passes * found.forwardFlops) / 0.5e12) - 1) < 1e-9);
     assert.ok(Math.abs(imagesPerSecond / (4000 / times.median) - 1) < 1e-9 && backToBack > 0);
     assert.ok(times.range[0] <= times.median && times.median <= times.range[1]);
     assert.ok(Number.isFinite(loss) && loss > 0);
-    assert.equal(dataWait, null);
+    assert.deepEqual([dataWait, captured], [null, null]);
   }
   assert.ok((found.rows[0]?.first as number) > 0);
   assert.equal(found.rows[1]?.first, null, 'of the first row only');
   const shown = ok(
     await run(['train', ...TOY, '--recipe', 'peer', '--network', 'demo', '--set', 'data.image=32', '--deterministic']),
   ).stdout;
-  assert.match(shown, /^toy: 1\.3M parameters \(width 128, depth 6, 4 heads, 64 tokens of 32 px in patches of 4\)/m);
-  assert.match(shown, /^\| the peer's recipe, --deterministic \| +4 \| +\d[\d.]* \| +10 \| +- \|/m);
+  assert.match(shown, /^demo: 1\.3M parameters \(width 128, depth 6, 4 heads, 64 tokens of 32 px in patches of 4\)/m);
+  assert.match(shown, /^\| the peer's recipe, demo, --deterministic \| +4 \| +\d[\d.]* \| +10 \| +- \|/m);
   assert.match(shown, /no MFU: the peak of this device is not known/);
 });
 
@@ -230,6 +231,11 @@ test('the work is that of the table in the issue: sizes, passes, peaks', () => {
     ['42.0', '117.9', '204.7'],
   );
   assert.equal(of('T', 'data.image=128').image / of('T').patch, 8, '64 tokens');
+  const named = (network: 'T' | 'B' | undefined, ...set: string[]) => findWork({ preset: undefined, network, set }).network;
+  assert.deepEqual(
+    [named(undefined), named('B'), named('T', 'data.image=128'), named(undefined, 'model.depth=2')],
+    ['imagenet-256-B', 'imagenet-256-B', 'T', 'width 768, depth 2'],
+  );
   assert.equal(passes(findWork({ preset: 'imagenet-256-B', network: undefined, set: [] }).config.objective), 11.5);
   assert.equal(peakOf({ device: 'cpu', compute: 'bfloat16', about: '' }, undefined), undefined);
   assert.equal(peakOf({ device: 'cpu', compute: 'float32', about: '' }, 2), 2e12);

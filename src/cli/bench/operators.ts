@@ -83,12 +83,12 @@ export async function benchOperators(flags: OperatorFlags, loadBefore: number): 
   const attention = attentionTimes(shape, calls);
   if (flags.json)
     return printJson({
-      ...{ engine: engine.about, loadBefore, preset: work.preset, model: work.model, batch, ceilings },
+      ...{ engine: engine.about, loadBefore, preset: work.preset, network: work.network, model: work.model, batch, ceilings },
       ...{ timedBy: shape.device === 'cpu' ? 'clock' : 'profiler', operators, products, attention },
     });
   print(
     `parts of a block for ${batch} pictures on ${engine.about}: microseconds ${shape.device === 'cpu' ? 'by the clock' : 'of the device'}, inputs not in its cache`,
-    `${work.preset}: ${describeModel(work.model)}`,
+    `${work.network}: ${describeModel(work.model)}`,
     `here a copy moves ${figure(ceilings.bytes / 1e9)} GB/s, read and written; a square product reaches ${figure(ceilings.flops / 1e12)} TFLOP/s`,
     '',
     ...showOperators(operators),

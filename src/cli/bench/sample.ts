@@ -11,7 +11,19 @@ import { count, counted } from '../text.js';
 import { NO_PEER, type PeerMode, runPeer } from './against.js';
 import { type StepProfile, showProfile, stepProfile } from './kernels.js';
 import { gibibytes, markdown, percent, shown, spread } from './report.js';
-import { clock, describeModel, describePeak, findWork, mfuOf, openBench, peakOf, type Times, timesOf, type WorkFlags } from './work.js';
+import {
+  clock,
+  describeModel,
+  describePeak,
+  findWork,
+  mfuOf,
+  openBench,
+  peakOf,
+  resetMemory,
+  type Times,
+  timesOf,
+  type WorkFlags,
+} from './work.js';
 
 export interface SampleFlags extends WorkFlags {
   readonly steps: number | undefined;
@@ -30,7 +42,9 @@ export interface SampleRow {
   readonly times: Times;
   readonly imagesPerSecond: number;
   readonly mfu: number | null;
+  /** Most bytes of tensors on the device, and what the process held in the end; null on a CPU. */
   readonly memory: number | null;
+  readonly reserved: number | null;
   readonly profile: StepProfile | null;
 }
 
@@ -54,16 +68,16 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
   const model = Model.init(work.model, 0, { device });
   for (const size of new Set([batch, 1])) {
     say(`draws of ${counted(size, 'picture')}`);
-    if (device !== 'cpu') memory({ resetPeak: true });
+    if (device !== 'cpu') resetMemory();
     const sampler = new Sampler(model, model, compute);
     const draw = drawer(sampler, model, size, engine, options);
     for (let i = 0; i < WARM_UP; i++) draw();
     const times = timesOf(Array.from({ length: DRAWS }, () => clock(device, draw)));
     const rate = (size / times.median) * 1000;
-    const { cudaPeak } = memory();
+    const { cudaPeak, cudaReserved } = memory();
     rows.push({
       ...{ batch: size, times, imagesPerSecond: rate, mfu: mfuOf(rate, passes, forwardFlops(work.model), peak) },
-      memory: device === 'cpu' ? null : cudaPeak,
+      ...(device === 'cpu' ? { memory: null, reserved: null } : { memory: cudaPeak, reserved: cudaReserved }),
       profile: flags.profile ? stepProfile(profile(draw), 1, times.median) : null,
     });
     sampler.dispose();
@@ -76,27 +90,27 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
   }));
   if (flags.json)
     return printJson({
-      ...{ engine: engine.about, loadBefore, preset: work.preset, model: work.model, sampler: options, passes },
+      ...{ engine: engine.about, loadBefore, preset: work.preset, network: work.network, model: work.model, sampler: options, passes },
       ...{ forwardFlops: forwardFlops(work.model), peak: peak ?? null, rows, peers: answers },
       peerFailures: peers.failures,
     });
   print(
     `${counted(steps, 'Euler step')} with guidance, then decoding (${passes} forward passes a picture), on ${engine.about}; ${describePeak(peak, compute)}`,
-    `${work.preset}: ${describeModel(work.model)}`,
+    `${work.network}: ${describeModel(work.model)}`,
     '',
     ...markdown(
-      ['', 'pictures', 'images/s', 'MFU', 'ms a draw (smallest to largest)', 'peak memory'],
+      ['', 'pictures', 'images/s', 'MFU', 'ms a draw (smallest to largest)', 'peak memory', 'held'],
       [
         ...rows.map((row) => [
           ...['ours', count(row.batch), shown(row.imagesPerSecond), percent(row.mfu)],
-          ...[spread(row.times.median, row.times.range), gibibytes(row.memory)],
+          ...[spread(row.times.median, row.times.range), gibibytes(row.memory), gibibytes(row.reserved)],
         ]),
         ...answers.map((peer) => [
           ...[`PyTorch ${peer.torch}, ${peer.mode}`, count(peer.batch), shown(peer.imagesPerSecond), percent(peer.mfu)],
           ...[spread(peer.times.median, peer.times.range), gibibytes(peer.memory)],
         ]),
       ],
-      [1, 2, 3, 4, 5],
+      [1, 2, 3, 4, 5, 6],
     ),
   );
   for (const peer of answers) print(`ours / PyTorch, ${peer.mode}: ${shown(peer.ratio)}`);

@@ -23,6 +23,7 @@ import {
   mfuOf,
   openBench,
   peakOf,
+  resetMemory,
   type Times,
   timesOf,
   type Work,
@@ -73,8 +74,10 @@ export interface TrainRow {
   readonly mfu: number | null;
   /** Bytes of tensors on the device at most, from before the network was made; null on a CPU. */
   readonly memory: number | null;
-  /** What the allocator holds for this row and those before. */
+  /** What the process holds of the device: also the memory of a captured step, which no peak of tensors shows. */
   readonly reserved: number | null;
+  /** Whether the timed steps were replays of a captured one, or why not; null on a CPU. */
+  readonly captured: true | string | null;
   readonly parameters: number;
   /** Seconds from the start of this process, less what the peer took, to the end of the first step; of the first row only. */
   readonly first: number | null;
@@ -105,7 +108,7 @@ export async function benchTrain(flags: TrainFlags, loadBefore: number): Promise
 
   const rows: TrainRow[] = [];
   for (const recipe of flags.recipe ? [flags.recipe] : RECIPES) {
-    say(`training steps: ${title(recipe, work(recipe).preset)}`);
+    say(`training steps: ${title(recipe, work(recipe))}`);
     rows.push(await measure(work(recipe), recipe, { engine, steps, flags, set, peak, aside: rows.length === 0 ? aside : undefined }));
   }
   if (flags.json)
@@ -113,6 +116,7 @@ export async function benchTrain(flags: TrainFlags, loadBefore: number): Promise
       engine: engine.about,
       loadBefore,
       preset: same.preset,
+      network: same.network,
       model: same.model,
       parameters: countParameters(same.model),
       forwardFlops: forwardFlops(same.model),
@@ -124,7 +128,8 @@ export async function benchTrain(flags: TrainFlags, loadBefore: number): Promise
   show({ engine, work: same, rows, peers, peak });
 }
 
-const title = (recipe: Recipe, preset: string): string => (recipe === 'peer' ? "the peer's recipe" : `recipe of ${preset}`);
+const title = (recipe: Recipe, { preset, network }: Work): string =>
+  recipe === 'peer' ? `the peer's recipe, ${network}` : `recipe of ${preset}${network === preset ? '' : `, ${network}`}`;
 
 /** Pictures of one step: those asked for, else of the peer's recipe what the preset has in memory at a time, and of the preset's own its batch. */
 const batchOf = ({ config: { train } }: Work, recipe: Recipe, wanted: number | undefined): number =>
@@ -152,7 +157,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
   // A batch that was asked for is one pass, if it fits; the preset's own is cut as the preset says.
   const train = { ...own, batch, microBatch: batch === own.batch ? own.microBatch : 0 };
   const config = { ...work.config, train };
-  if (device !== 'cpu') memory({ resetPeak: true });
+  if (device !== 'cpu') resetMemory();
   const stepper = new Stepper(config, work.model, device, compute);
   const loader = set && new Loader(set.train, { batch, seed: train.seed, flip: config.data.flip, workers: config.data.workers });
   const noise = noisePictures(batch, work.model.image, work.model.classes, work.model.channels);
@@ -198,6 +203,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
       ...{ recipe, deterministic: flags.deterministic, batch, microBatch: stepper.micro, times, imagesPerSecond: rate },
       ...{ backToBack: (batch * steps * 1000) / took, passes: of, mfu: mfuOf(rate, of, forwardFlops(work.model), peak) },
       ...(device === 'cpu' ? { memory: null, reserved: null } : { memory: cudaPeak, reserved: cudaReserved }),
+      captured: device === 'cpu' ? null : (stepper.uncaptured ?? (train.graph || 'train.graph is false')),
       ...{ parameters: countParameters(work.model).model, first, dataWait: set ? waited / took : null, loss },
       profile: profiled ? stepProfile(profiled, PROFILED, took / steps) : null,
     };
@@ -234,30 +240,42 @@ interface Shown {
 function show({ engine, work, rows, peers, peak }: Shown): void {
   print(
     `training steps on ${engine.about}; ${describePeak(peak, engine.compute)}`,
-    `${work.preset}: ${describeModel(work.model)}`,
+    `${work.network}: ${describeModel(work.model)}`,
     '',
     ...markdown(
-      ['', 'batch', 'images/s', 'passes', 'MFU', 'ms a step (smallest to largest)', 'images/s back to back', 'peak memory', 'first step'],
+      [
+        '',
+        'batch',
+        'images/s',
+        'passes',
+        'MFU',
+        'ms a step (smallest to largest)',
+        'images/s back to back',
+        'peak memory',
+        'held',
+        'first step',
+      ],
       [
         ...rows.map((row) => [
-          `${title(row.recipe, work.preset)}${row.deterministic ? ', --deterministic' : ''}`,
+          `${title(row.recipe, work)}${row.deterministic ? ', --deterministic' : ''}`,
           `${count(row.batch)}${row.microBatch < row.batch ? ` by ${count(row.microBatch)}` : ''}`,
           ...[shown(row.imagesPerSecond), String(row.passes), percent(row.mfu), spread(row.times.median, row.times.range)],
-          ...[shown(row.backToBack), gibibytes(row.memory), shown(row.first, ' s')],
+          ...[shown(row.backToBack), gibibytes(row.memory), gibibytes(row.reserved), shown(row.first, ' s')],
         ]),
         ...peers.results.map((peer) => [
           ...[`PyTorch ${peer.torch}, ${peer.mode}`, count(peer.batch), shown(peer.imagesPerSecond), String(passes(work.config.objective))],
-          ...[percent(peerMfu(peer, work, peak)), spread(peer.times.median, peer.times.range), '', gibibytes(peer.memory)],
+          ...[percent(peerMfu(peer, work, peak)), spread(peer.times.median, peer.times.range), '', gibibytes(peer.memory), ''],
           shown(peer.first, ' s'),
         ]),
       ],
-      [1, 2, 3, 4, 5, 6, 7, 8],
+      [1, 2, 3, 4, 5, 6, 7, 8, 9],
     ),
   );
   for (const peer of peers.results) print(`ours / PyTorch, ${peer.mode}: ${shown(ratio(rows, peer))}`);
   for (const { mode, failure } of peers.failures) print(`PyTorch, ${mode}: ${failure}`);
-  for (const { dataWait, profile: found, recipe } of rows) {
-    if (dataWait !== null) print(`${title(recipe, work.preset)}: a step waited for pictures in ${percent(dataWait)} of the time`);
-    if (found) print('', `${title(recipe, work.preset)}:`, '', ...showProfile(found));
+  for (const { captured, dataWait, profile: found, recipe } of rows) {
+    if (typeof captured === 'string') print(`${title(recipe, work)}: its steps were not captured in a graph: ${captured}`);
+    if (dataWait !== null) print(`${title(recipe, work)}: a step waited for pictures in ${percent(dataWait)} of the time`);
+    if (found) print('', `${title(recipe, work)}:`, '', ...showProfile(found));
   }
 }

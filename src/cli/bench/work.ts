@@ -1,9 +1,9 @@
 /** What the parts of `dsd bench` that are measured on any device have in common: the network and the batch, the clock, the peak that MFU is a share of. */
 import { UsageError } from '../../core/errors.js';
 import { DATA_SHAPES } from '../../data/open.js';
-import { countParameters, forwardFlops, type ModelConfig, type SIZES, size, tokens } from '../../dsd/sizes.js';
+import { countParameters, forwardFlops, type ModelConfig, SIZES, type Size, size, tokens } from '../../dsd/sizes.js';
 import { median } from '../../eval/median.js';
-import { type DType, engineInfo, profile, setDeterministic, synchronize } from '../../torch/index.js';
+import { type DType, emptyCache, engineInfo, memory, profile, setDeterministic, synchronize } from '../../torch/index.js';
 import { merge, modelConfig, parseSetting, type RunConfig, type RunSettings, resolveConfig } from '../../train/config.js';
 import { findPreset } from '../../train/presets.js';
 import { type Engine, type EngineFlags, openEngine } from '../engine.js';
@@ -24,6 +24,8 @@ export interface WorkFlags extends EngineFlags {
 /** A network, and how it is trained. */
 export interface Work {
   readonly preset: string;
+  /** What the network is called: as the preset, or by its size where that is another. */
+  readonly network: string;
   readonly config: RunConfig;
   readonly model: ModelConfig;
 }
@@ -40,13 +42,20 @@ export function findWork(
   data?: { readonly channels: 1 | 3; readonly classes: number },
 ): Work {
   const preset = flags.preset ?? DEFAULT_PRESET;
+  const { settings } = findPreset(preset);
   // No schedule matters here, and what a preset's run is long in need not fit the batch.
   const free: RunSettings = { train: { images: 1_000_000_000 } };
   const network: RunSettings = flags.network ? { model: { ...size(flags.network) } } : {};
-  const config = resolveConfig(findPreset(preset).settings, free, recipe, network, flags.set.map(parseSetting).reduce(merge, {}));
+  const config = resolveConfig(settings, free, recipe, network, flags.set.map(parseSetting).reduce(merge, {}));
   const known: Partial<Record<string, { readonly channels: 1 | 3; readonly classes: number }>> = DATA_SHAPES;
-  return { preset, config, model: modelConfig(config, data ?? known[config.data.source] ?? { channels: 3, classes: 1000 }) };
+  const model = modelConfig(config, data ?? known[config.data.source] ?? { channels: 3, classes: 1000 });
+  return { preset, network: alike(model, resolveConfig(settings, free).model) ? preset : sizeName(model), config, model };
 }
+
+const alike = (a: Size, b: Size): boolean => a.width === b.width && a.depth === b.depth && a.heads === b.heads && a.hidden === b.hidden;
+
+const sizeName = (model: Size): string =>
+  Object.entries(SIZES).find(([, known]) => alike(model, known))?.[0] ?? `width ${model.width}, depth ${model.depth}`;
 
 /** As openEngine. @throws UsageError also for another GPU than the first, whose end nobody here waits for, and for a profile of a CPU */
 export function openBench(flags: WorkFlags & { readonly profile?: boolean }): Engine {
@@ -83,6 +92,12 @@ export const mfuOf = (imagesPerSecond: number, passes: number, forward: number, 
   peak === undefined ? null : (imagesPerSecond * passes * forward) / peak;
 
 export const waitFor = (device: string): void => (device === 'cpu' ? undefined : synchronize());
+
+/** So that what a row of a table holds of the GPU does not contain what those before it held. */
+export function resetMemory(): void {
+  emptyCache();
+  memory({ resetPeak: true });
+}
 
 /** Milliseconds. */
 export interface Times {
