@@ -6,7 +6,7 @@ import type { DataSet } from '../data/source.js';
 import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
 import { measureReconstruction } from '../eval/reconstruction.js';
 import { DiskError } from '../io/disk.js';
-import { type Device, type DType, memory, synchronize, workAhead } from '../torch/index.js';
+import { type Device, type DType, isOutOfMemory, memory, synchronize, workAhead } from '../torch/index.js';
 import { modelCard } from './card.js';
 import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
@@ -123,8 +123,8 @@ export class TrainingLoop {
       if (this.images >= length && this.evaluation?.images === this.images) return this.evaluation;
       while (this.images < length && !signal.aborted) await this.step();
       if (signal.aborted && this.images < length) await this.interrupted();
-      const last = await this.evaluate(Number.POSITIVE_INFINITY);
-      await this.save();
+      const last = await this.withRoom(() => this.evaluate(Number.POSITIVE_INFINITY));
+      await this.withRoom(() => this.save());
       await this.checkpointNow();
       return last;
     } finally {
@@ -173,9 +173,19 @@ export class TrainingLoop {
   private async aside<T>(work: () => Promise<T>): Promise<T> {
     if (this.parts.device !== 'cpu') synchronize();
     const begun = performance.now();
-    const result = await work();
+    const result = await this.withRoom(work);
     this.since += performance.now() - begun;
     return result;
+  }
+
+  /** Does what is not a step. Where memory runs out beside a captured step, which keeps all of its own, that one is freed and the work tried once more. */
+  private async withRoom<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isOutOfMemory(error) || !this.parts.stepper.release()) throw error;
+      return await work();
+    }
   }
 
   /** Does what writes, by the run's policy for errors of it. */
@@ -331,7 +341,7 @@ export class TrainingLoop {
   private async checkpointNow(): Promise<void> {
     await this.writing('checkpoint', async () => this.reportWritten(await this.saver.settle()));
     if (this.parts.folder.checkpoints.list().some(({ images, problem }) => images === this.images && problem === undefined)) return;
-    this.begin();
+    await this.withRoom(async () => this.begin());
     this.reportWritten(await this.saver.settle());
   }
 

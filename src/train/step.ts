@@ -211,28 +211,43 @@ export class Stepper {
 
   /** The step as a graph, captured when there have been enough steps of its kind: as many pictures, in the same parts, the same ones of them masked. */
   private captured(inputs: Inputs): Graph<StepOutput> | undefined {
-    const kind = `${inputs.count} by ${this.micro} from ${inputs.firstImage % 2}`;
+    const { train, objective } = this.config;
+    const masks = objective.mask > 0;
+    const kind = `${inputs.count} by ${this.micro}${masks ? ` from ${inputs.firstImage % 2}` : ''}`;
     if (kind !== this.kind) {
       this.release();
       this.kind = kind;
-      this.alike = 0;
     }
     this.alike++;
-    const wanted = this.config.train.graph && Graph.supports(this.device) && this.uncaptured === undefined;
-    if (!wanted || this.alike <= WARM_UP) return undefined;
+    if (!train.graph || !Graph.supports(this.device)) return undefined;
+    if (masks && train.batch % 2 === 1)
+      this.uncaptured ??= `every second picture is masked, and in batches of ${train.batch}, an odd number, those are others from step to step; with an even train.batch steps are captured`;
+    if (this.uncaptured !== undefined || this.alike <= WARM_UP) return undefined;
     try {
       this.graph ??= Graph.capture(this.device, () => this.compute(inputs));
     } catch (error) {
       this.updating = false; // nothing was: what is captured is not done
-      if (isOutOfMemory(error) && this.smaller && this.config.train.microBatch === 0) throw error;
-      this.uncaptured = error instanceof Error ? error.message : String(error);
+      this.uncaptured = isOutOfMemory(error) ? this.cramped() : error instanceof Error ? error.message : String(error);
     }
     return this.graph;
   }
 
-  private release(): void {
-    this.graph?.dispose();
+  /** Steps of this size fit; beside a captured one's memory, which is its own, nothing else's does. */
+  private cramped(): string {
+    const { micro, smaller } = this;
+    return `memory does not suffice for a captured step with ${micro} picture${micro === 1 ? '' : 's'} at a time${smaller ? `; try --set train.microBatch=${smaller}` : ''}`;
+  }
+
+  /**
+   * Frees the captured step and the memory for all that is in it, which nothing else can use; after a few steps one is captured again.
+   * @returns whether there was one
+   */
+  release(): boolean {
+    const { graph } = this;
+    graph?.dispose();
     this.graph = undefined;
+    this.alike = 0;
+    return graph !== undefined;
   }
 
   /** The whole step on the device, from inputs that lie there. All that it does to tensors it does again when it is replayed. */

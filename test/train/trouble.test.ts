@@ -280,3 +280,42 @@ test('where memory runs out the batch is cut until it fits, to the same losses',
     String(given.error),
   );
 });
+
+/** Where evaluation and grids do not fit beside the captured step. */
+class Full extends Stepper {
+  private full = true;
+  constructor(...args: ConstructorParameters<typeof Stepper>) {
+    super(...args);
+    const { averaged } = this;
+    const own = averaged.in.bind(averaged);
+    averaged.in = (dtype) => {
+      if (this.full) throw Object.assign(new Error('CUDA out of memory'), { code: 'ERR_TORCH_MEMORY' });
+      return own(dtype);
+    };
+  }
+  override step(...args: Parameters<Stepper['step']>): ReturnType<Stepper['step']> {
+    this.full = true;
+    return super.step(...args);
+  }
+  override release(): boolean {
+    super.release();
+    const before = this.full;
+    this.full = this.hopeless;
+    return before && !this.hopeless;
+  }
+  protected readonly hopeless: boolean = false;
+}
+
+class Hopeless extends Full {
+  protected override readonly hopeless = true;
+}
+
+test('what does not fit beside a captured step is done without it; what does not fit at all is an error', async () => {
+  const settings = { log: { evaluate: 5 * BATCH, save: 10 * BATCH } };
+  const { error, events } = await run('full', { stepper: Full, settings });
+  assert.equal(error, undefined);
+  assert.equal(events.filter(({ kind }) => kind === 'evaluate').length, 4);
+  assert.equal(events.filter(({ kind }) => kind === 'saved').length, 2);
+  const hopeless = await run('hopeless', { stepper: Hopeless, settings });
+  assert.match(String(hopeless.error), /out of memory/);
+});
