@@ -86,17 +86,17 @@ interface Call {
  * captured, it is called each time; the results are the same.
  */
 export class Replayed<A extends readonly Tensor[]> {
-  /** By shapes; called once before where there is no call yet. The oldest first. */
+  /** By shapes; called once before where there is no call yet. The one used least recently first. */
   private readonly calls = new Map<string, Call | undefined>();
-  private capturable = true;
+  /** Why calls are not captured although the device could: once that failed, it is not tried again. */
+  uncaptured: string | undefined;
 
   /** @param fn depends on its arguments alone, of which it has at least one, and on tensors that outlive this object */
   constructor(private readonly fn: (...inputs: A) => Tensor) {}
 
   /** A new tensor each time, the caller's. Where it is captured it has no history: this is for use without gradient. */
   call(...inputs: A): Tensor {
-    this.capturable &&= Graph.supports(deviceOf(inputs));
-    if (!this.capturable) return this.fn(...inputs);
+    if (this.uncaptured !== undefined || !Graph.supports(deviceOf(inputs))) return this.fn(...inputs);
     const key = inputs.map(({ shape, dtype }) => `${dtype}[${shape}]`).join();
     if (!this.calls.has(key)) {
       this.calls.set(key, undefined);
@@ -105,6 +105,7 @@ export class Replayed<A extends readonly Tensor[]> {
     }
     const call = this.calls.get(key) ?? this.capture(inputs);
     if (!call) return this.fn(...inputs);
+    this.calls.delete(key); // what is set anew stays in its place
     this.calls.set(key, call);
     call.inputs.forEach((own, i) => void own.copy_(inputs[i] as Tensor));
     call.graph.replay();
@@ -112,13 +113,15 @@ export class Replayed<A extends readonly Tensor[]> {
   }
 
   private capture(inputs: A): Call | undefined {
-    const own = inputs.map((input) => keep(input.clone())) as readonly Tensor[] as A;
+    const own: Tensor[] = [];
     try {
-      return { inputs: own, graph: Graph.capture(deviceOf(own), () => this.fn(...own)) };
-    } catch {
-      // Without a graph it is slower, and says itself what is wrong, if something is.
+      for (const input of inputs) own.push(keep(input.clone()));
+      return { inputs: own, graph: Graph.capture(deviceOf(own), () => this.fn(...(own as readonly Tensor[] as A))) };
+    } catch (error) {
+      // Without a graph it is slower, and says itself what is wrong, if something is. Then it may need the memory of all of them.
       for (const tensor of own) tensor.dispose();
-      this.capturable = false;
+      this.dispose();
+      this.uncaptured = error instanceof Error ? error.message : String(error);
       return undefined;
     }
   }
