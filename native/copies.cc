@@ -148,14 +148,15 @@ napi_value upload(Args& a) {
     return a.undefined();
   }
   refuse_in_capture("upload");
-  const auto values = host_copy(array, tensor.sizes(), /*pinned=*/true);
+  const bool pin = can_pin && array.bytes() <= largest_pinned;
+  const auto values = host_copy(array, tensor.sizes(), pin);
 #ifdef DSD_CUDA
-  if (array.bytes() >= worth_a_stream) {
+  if (pin && array.bytes() >= worth_a_stream) {
     upload_beside(tensor, values);
     return a.undefined();
   }
 #endif
-  tensor.copy_(values, /*non_blocking=*/true);
+  tensor.copy_(values, /*non_blocking=*/pin);
   return a.undefined();
 }
 
@@ -187,7 +188,7 @@ napi_value to_data(Args& a) {
   if (bytes) {
     // Through memory that the device writes by itself, which is several times as fast; libtorch keeps it for the next tensor.
     if (!tensor.device().is_cpu()) {
-      auto options = at::TensorOptions().dtype(dtype).pinned_memory(bytes >= large_copy);
+      auto options = at::TensorOptions().dtype(dtype).pinned_memory(bytes >= large_copy && bytes <= largest_pinned);
       tensor = at::empty(tensor.sizes(), options).copy_(tensor);
     }
     copy_bytes(static_cast<char*>(data), static_cast<const char*>(tensor.data_ptr()), bytes);

@@ -18,6 +18,15 @@
 #endif
 
 namespace dsd {
+namespace {
+
+int64_t read_most(Args& a) {
+  const auto most = a.integer(0, "most");
+  if (most < 0) type_error("workAhead: most must not be negative, found " + std::to_string(most));
+  return most;
+}
+
+}  // namespace
 
 #ifndef DSD_CUDA
 
@@ -33,7 +42,10 @@ napi_value graph_replay(Args&) { no_cuda("Graph.replay"); }
 napi_value graph_free(Args& a) { return a.undefined(); }
 // What a processor is given it has done when the call returns.
 napi_value mark_work(Args& a) { return a.undefined(); }
-napi_value work_ahead(Args& a) { return make_number(a.env, 0); }
+napi_value work_ahead(Args& a) {
+  read_most(a);
+  return make_number(a.env, 0);
+}
 
 }  // namespace
 
@@ -172,7 +184,7 @@ napi_value mark_work(Args& a) {
 // workAhead(most): waits until the device has at most so many marks before it; returns how many. It sleeps between looks, since the events'
 // own waiting would keep a core busy.
 napi_value work_ahead(Args& a) {
-  const auto most = a.integer(0, "most");
+  const auto most = read_most(a);
   auto& marks = marks_of(a.bridge);
   for (;;) {
     while (!marks.empty() && marks.front().query()) marks.pop_front();

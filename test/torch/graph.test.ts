@@ -71,6 +71,7 @@ test('a processor has no work before it', () => {
   markWork('cpu');
   assert.equal(workAhead(), 0);
   assert.equal(workAhead(0), 0);
+  assert.throws(() => workAhead(-1), { name: 'TypeError', message: /^workAhead: most must not be negative, found -1/ });
 });
 
 test('a replay computes with the values of the time, gradients and draws included', onCuda, () => {
@@ -187,6 +188,7 @@ test('a function is replayed with new values, for each shape on its own', onCuda
   // What cannot be captured is called.
   const reads = new Replayed((x: Tensor) => x.mul(Number(x.item())));
   for (const value of [2, 3, 4]) scope(() => assert.deepEqual(values(reads.call(tensor([value], [1], { device }))), [value * value]));
+  assert.match(String(reads.uncaptured), /captur/i);
 });
 
 test('uploads are in order with the work around them, however far the device is behind', onCuda, () => {
