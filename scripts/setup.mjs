@@ -129,22 +129,22 @@ function isSystem(libtorch) {
 }
 
 async function compileTypeScript() {
-  const sources = ['src', 'bench', 'test'].flatMap((folder) => filesUnder(join(root, folder)).filter((path) => path.endsWith('.ts')));
+  const sources = ['src', 'bench', 'test'].flatMap((folder) => filesUnder(join(root, folder)).filter((path) => /\.c?ts$/.test(path)));
   const facts = [...sources, join(root, 'tsconfig.json'), join(root, 'package-lock.json')].map((path) => {
     const { mtimeMs, size } = statSync(path);
     return `${relative(root, path)} ${mtimeMs} ${size}`;
   });
   const stamp = join(root, 'dist', '.dsd-stamp');
   const wanted = hash(facts);
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted && existsSync(join(root, 'dist/src/cli/main.js'))) return;
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted && existsSync(join(root, 'dist/src/cli/dsd.cjs'))) return;
   await step('TypeScript', async () => {
     rmSync(stamp, { force: true });
     run([process.execPath, join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', root], 'The lines above say where.');
     // What a removed source left behind would still run, or satisfy an import.
-    const made = new Set(sources.map((path) => relative(root, path).replace(/\.ts$/, '')));
+    const made = new Set(sources.map((path) => relative(root, path).replace(/ts$/, 'js')));
     for (const path of filesUnder(join(root, 'dist'))) {
       const name = relative(join(root, 'dist'), path);
-      if (/\.js(\.map)?$/.test(name) && !made.has(name.replace(/\.js(\.map)?$/, ''))) rmSync(path);
+      if (/\.c?js(\.map)?$/.test(name) && !made.has(name.replace(/\.map$/, ''))) rmSync(path);
     }
     writeFileSync(stamp, wanted);
   });

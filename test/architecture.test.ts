@@ -39,7 +39,7 @@ function filesUnder(folder: string, pattern: RegExp): string[] {
 }
 
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
-const sources = new Map(filesUnder('src', /\.ts$/).map((path) => [path, read(path)]));
+const sources = new Map(filesUnder('src', /\.c?ts$/).map((path) => [path, read(path)]));
 const roomOf = (path: string): string => path.split('/')[1] ?? '';
 /** The source that a relative import means. */
 const resolved = (from: string, target: string): string => posix.join(posix.dirname(from), target).replace(/\.js$/, '.ts');

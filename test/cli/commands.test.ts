@@ -4,6 +4,7 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSyn
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadWarning } from '../../src/cli/bench.js';
+import { checkKernels } from '../../src/cli/doctor.js';
 import { type NpzArray, readNpz } from '../../src/io/npz.js';
 import { CLASSES, dsd, type Ended, MAIN, makePictures, TOY, workplace } from './harness.js';
 
@@ -97,7 +98,7 @@ test('train leaves a run folder, says on stderr what it did, on stdout what came
   assert.match(stderr, /^floor +\d+\.\d\d dB by per-patch PCA/m);
   assert.match(stderr, /^at 128: PSNR .* dB \(PCA .* dB\), effective rank \d\.\d of 7$/m);
   assert.match(stdout, /^PSNR +\d+\.\d\d dB on 12 held-out pictures; per-patch PCA of equal width \d+\.\d\d dB$/m);
-  assert.match(stdout, /^next +node .*main\.js sample run$/m);
+  assert.match(stdout, /^next +node .*dsd\.cjs sample run$/m);
   assert.match(stdout, /^trained +128 pictures in /m);
 });
 
@@ -355,5 +356,8 @@ test('doctor: all that training needs is here', async () => {
   assert.equal(report.ready, true);
   const { float32, bfloat16, call } = report.speed as Record<string, number>;
   for (const [name, value] of Object.entries({ float32, bfloat16, call })) assert.ok((value as number) > 0, name);
+  assert.equal(checkKernels(undefined).state, 'ok');
+  const kernels = checkKernels('NVRTC was not found');
+  assert.deepEqual([kernels.state, kernels.found], ['bad', 'cannot be compiled for the GPU: NVRTC was not found']);
   assert.match(ok(await dsd(['doctor'])).stdout, /^ok +libtorch +\d[\s\S]*\nTraining can run here, on /m);
 });
