@@ -296,8 +296,8 @@ TORCH_LIBRARY_FRAGMENT(dsd, library) {
   library.def("step_numbers(Tensor norm, Tensor(a!) step, Tensor rates, float clip, float beta1, float beta2, float weight_decay) -> Tensor",
               &step_numbers);
   library.def(
-      "update_(Tensor[] weights, Tensor?[] gradients, Tensor?[] first, Tensor?[] second, Tensor?[] target, Tensor?[] average, Tensor?[] copies, "
-      "Tensor?[] target_copies, float[] scales, Tensor numbers, float beta1, float beta2, float eps) -> ()",
+      "update_(Tensor(a!)[] weights, Tensor?[] gradients, Tensor(b!)?[] first, Tensor(c!)?[] second, Tensor(d!)?[] target, Tensor(e!)?[] average, "
+      "Tensor(f!)?[] copies, Tensor(g!)?[] target_copies, float[] scales, Tensor numbers, float beta1, float beta2, float eps) -> ()",
       &update);
 }
 

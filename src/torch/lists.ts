@@ -8,7 +8,6 @@ const NUMBERS = new Op('dsd::step_numbers');
 const UPDATE = new Op('dsd::update_');
 const DIRECTION = new Op('dsd::muon_direction');
 const QUINTIC = new Op('dsd::quintic_');
-const ZERO = new Op('aten::_foreach_zero_');
 
 /** The Euclidean norm of all gradients together (null ones left out): 0-d, on their device, float32 (float64 for float64). */
 export function gradNorm(gradients: readonly (Tensor | null | undefined)[]): Tensor {
@@ -90,9 +89,4 @@ export function muonDirection(gradients: readonly Tensor[], momentum: Tensor, nu
 /** square = a I + b x + c square, in place, for matrices (M, k, k); computed in float32 or wider. */
 export function quintic_(square: Tensor, x: Tensor, a: number, b: number, c: number): void {
   QUINTIC.call(h(square), h(x), a, b, c);
-}
-
-/** Sets every tensor to zero. */
-export function zeroList_(tensors: readonly Tensor[]): void {
-  if (tensors.length > 0) ZERO.call(tensors.map(h));
 }

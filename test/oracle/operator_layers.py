@@ -280,11 +280,6 @@ def lists():
         c.ok(grads, track=False)
     c.no([c.f(2), Bad("object")])
     c.no([c.f(2), Bad("disposed")])
-    c = function("zeroList_")
-    for a in ([c.f(2, 3), c.f32(2)], [c.strided(2, 2)], [], [c.i(3)]):
-        c.ok(a, track=False)
-    c.no([Bad("disposed")])
-    c.no([c.f(1), Bad("object")])
 
 
 def random():

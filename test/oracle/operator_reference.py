@@ -143,11 +143,6 @@ def grad_norm(grads):
     return total if grads[0].dtype == torch.float64 else total.float()
 
 
-def zero_list(tensors):
-    for x in tensors:
-        x.zero_()
-
-
 def philox(counter, key):
     """Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, 2011)."""
     c, k, mask = list(counter), list(key), 0xFFFFFFFF
@@ -275,5 +270,5 @@ FUNCTIONS = {
     "cdist": lambda a, b: torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"),
     "rmsNorm": rms_norm, "scaledDotProductAttention": attention, "gradNorm": grad_norm, "stepNumbers": step_numbers,
     "update_": update, "muonDirection": muon_direction, "quintic_": quintic,
-    "zeroList_": zero_list, "rand": draws(False), "randn": draws(True),
+    "rand": draws(False), "randn": draws(True),
 }
