@@ -5,7 +5,7 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DsdError } from '../core/errors.js';
 import { openData } from '../data/open.js';
-import type { EngineInfo } from '../torch/index.js';
+import { type EngineInfo, kernelProblem } from '../torch/index.js';
 import { defineCommand } from './command.js';
 import { measureSpeed, type Speed } from './measure.js';
 import { print, printJson } from './output.js';
@@ -47,7 +47,11 @@ export const doctor = defineCommand({
       });
     } else {
       speed = measureSpeed(engine);
-      findings.push(...checkEngine(engine), ...checkSpeed(engine, speed));
+      findings.push(
+        ...checkEngine(engine),
+        ...(engine.cuda.length > 0 ? [checkKernels(kernelProblem('cuda'))] : []),
+        ...checkSpeed(engine, speed),
+      );
     }
     findings.push(await checkSharp(), checkOpenmoji(), await checkFashionMnist());
     const ready = findings.every(({ state }) => state !== 'bad');
@@ -159,6 +163,18 @@ function checkGpu(names: readonly string[], libtorch: string): Finding {
         found: 'there is an NVIDIA device, and this libtorch is built for the CPU only',
         remedy: "set LIBTORCH to the folder of a PyTorch with CUDA and run 'npm run setup'",
       };
+}
+
+/** What training on a GPU cannot do without. @param problem why they cannot be compiled, if they cannot */
+export function checkKernels(problem: string | undefined): Finding {
+  const what = 'kernels';
+  if (problem === undefined) return { what, state: 'ok', found: 'compiled for the GPU' };
+  return {
+    what,
+    state: 'bad',
+    found: `cannot be compiled for the GPU: ${problem}`,
+    remedy: 'install a PyTorch for CUDA, which brings NVRTC along; training with --device cpu does without',
+  };
 }
 
 function checkSpeed({ threads, cuda, bf16 }: EngineInfo, { float32, bfloat16, call, device }: Speed): Finding[] {

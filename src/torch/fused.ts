@@ -8,8 +8,10 @@
  */
 import { h, Op, optional } from './call.js';
 import { rmsNorm, scaledDotProductAttention } from './compat.js';
-import { type DType, dtypeCode } from './dtype.js';
-import { addcmul, cat, linear } from './ops.js';
+import { type Device, type DType, dtypeCode } from './dtype.js';
+import { engineInfo } from './machine.js';
+import { addcmul, cat, empty, linear } from './ops.js';
+import { scope } from './scope.js';
 import type { Tensor } from './tensor.js';
 
 const ADD_NORM = new Op('dsd::add_norm');
@@ -32,6 +34,13 @@ const onCpu = (x: Tensor): boolean => !composed && x.device === 'cpu';
 
 /** Asked once: whether kernels of ours can be compiled for the GPU. */
 let kernels: boolean | undefined;
+/** Why the kernels that training on this device needs cannot be compiled; undefined where they can, or it needs none. Compiles one to see. */
+export function kernelProblem(device: Device): string | undefined {
+  if (device === 'cpu') return undefined;
+  const numbered = scope(() => empty([1], { device }).device);
+  return CUDA_KERNELS.call(numbered) ? undefined : (engineInfo().kernelProblem ?? 'the engine does not say why');
+}
+
 /** On CUDA the operators take rows in eights, of float32 or bfloat16; everything else goes by the compositions. */
 function onCuda(x: Tensor, width: number): boolean {
   if (composed || width % 8 !== 0 || (x.dtype !== 'float32' && x.dtype !== 'bfloat16')) return false;

@@ -7,6 +7,7 @@ export {
   addNorm,
   addNormLinear,
   type HeadNorms,
+  kernelProblem,
   type Modulation,
   qkvAttention,
   type Stream,

@@ -17,7 +17,10 @@ export interface EngineInfo {
   readonly bf16: boolean;
   /** File of libtorch. */
   readonly path: string;
-  /** Why kernels for CUDA could not be compiled here, so that draws are made on the CPU; absent if they could, or have not been needed yet. */
+  /**
+   * Why our own kernels for CUDA could not be compiled here; absent if they could, or have not been needed yet. Without them draws are made on the CPU,
+   * blocks and attention go by compositions of libtorch's operators, and the optimizer, which has no other way, throws.
+   */
   readonly kernelProblem?: string;
 }
 

@@ -1,14 +1,14 @@
 /** Sets a run up, new or resumed, and trains it. Prints nothing; reports. */
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
-import { InterruptedError, UsageError } from '../core/errors.js';
+import { FailureError, InterruptedError, UsageError } from '../core/errors.js';
 import type { Broken } from '../data/folder.js';
 import { Loader } from '../data/loader.js';
 import { openData } from '../data/open.js';
 import type { DataSet } from '../data/source.js';
 import { countParameters, type ModelConfig } from '../dsd/sizes.js';
 import { pcaPsnr } from '../eval/pca.js';
-import { type Device, type DType, type EngineInfo, engineInfo, setDeterministic } from '../torch/index.js';
+import { type Device, type DType, type EngineInfo, engineInfo, kernelProblem, setDeterministic } from '../torch/index.js';
 import type { CheckpointState } from './checkpoints.js';
 import { modelConfig, type RunConfig } from './config.js';
 import { type LoopEvent, type Parts, TrainingLoop } from './loop.js';
@@ -68,6 +68,11 @@ export interface TrainOptions {
 export async function train(config: RunConfig, options: TrainOptions): Promise<Evaluation> {
   const { resume } = options;
   if (config.train.deterministic) setDeterministic(true);
+  const problem = kernelProblem(options.device);
+  if (problem !== undefined)
+    throw new FailureError(
+      `training on ${options.device} needs kernels that cannot be compiled here: ${problem}. A PyTorch for CUDA brings along what compiles them; without, there is --device cpu`,
+    );
   if (!resume) RunFolder.check(options.out);
   // A run that goes on is locked first: another trainer must not write while pictures are read.
   const open = resume ? RunFolder.reopen(resume.run) : undefined;

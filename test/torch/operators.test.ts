@@ -40,7 +40,18 @@ const CASES = JSON.parse(readFileSync(join(ROOT, 'test/fixtures/oracle/operators
 const NOT_OPERATORS = new Set([
   ...['Tensor.size', 'Tensor.dispose', 'Tensor.toString'],
   ...['Tensor', 'scope', 'keep', 'noGrad', 'isGradEnabled', 'backward', 'grad', 'gradients', 'clearGradients', 'dtypeBytes', 'isFloating'],
-  ...['engineInfo', 'setThreads', 'setDeterministic', 'cudaAvailable', 'synchronize', 'memory', 'isOutOfMemory', 'timeCall'],
+  ...[
+    'engineInfo',
+    'kernelProblem',
+    'emptyCache',
+    'setThreads',
+    'setDeterministic',
+    'cudaAvailable',
+    'synchronize',
+    'memory',
+    'isOutOfMemory',
+    'timeCall',
+  ],
   ...['attentionKernels', 'profile', 'Tensor.upload', 'Graph', 'Replayed', 'markWork', 'workAhead'],
   // fused.test.ts holds these to their compositions.
   ...['addNorm', 'addNormLinear', 'qkvAttention', 'settled', 'swiglu', 'swigluLinear'],
