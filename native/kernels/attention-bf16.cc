@@ -4,19 +4,9 @@
 // The instruction adds to each of sixteen lanes the product of two pairs, so an operand has to hold, side by side, the two numbers that follow each other
 // along the sum. Scores are made transposed, a key a row: softmax then runs down the columns, sixteen queries at a time, and needs no sum across lanes; and
 // its results are, two rows at a time, the pairs that the next product wants.
-#include <c10/util/BFloat16.h>
+#include "bf16.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 10
-
-#include <immintrin.h>
-
-// From here on only what is ours is compiled, and inlined: a function of a library that came out for this processor alone could be the one that all files get.
+#ifdef DSD_BF16
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,bmi2")
 #define DSD_BF16_PROCESSOR
@@ -126,16 +116,6 @@ void transpose(const uint32_t* from, int64_t rows, int64_t pairs, uint32_t* to) 
       for (int r = 0; r < 16; r++) _mm512_storeu_si512(to + (j + r) * rows + i, part[r]);
     }
   }
-}
-
-// 2^x to 3e-6: a polynomial between -1/2 and 1/2.
-DSD_INLINE __m512 power_of_two(__m512 x) {
-  __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), part = x - whole;
-  __m512 sum = part * 0.00958285294f + 0.0559064262f;
-  sum = sum * part + 0.240240991f;
-  sum = sum * part + 0.693124175f;
-  sum = sum * part + 1.0f;
-  return _mm512_scalef_ps(sum, whole);
 }
 
 // What a head needs in memory; all of it fits the second cache, and at 64 tokens most of it the first.
@@ -300,27 +280,4 @@ int64_t bf16_memory(int64_t N, int64_t D, bool gradient) {
 
 }  // namespace dsd
 #pragma GCC pop_options
-
-namespace dsd {
-bool has_bf16_products() {
-  static const bool has = [] {
-    const char* limit = std::getenv("ATEN_CPU_CAPABILITY");  // with which libtorch is told to do with less
-    if (limit && std::strcmp(limit, "avx512") != 0) return false;
-    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }();
-  return has;
-}
-}  // namespace dsd
-
-#else
-
-#include "attention.h"
-
-namespace dsd {
-bool has_bf16_products() { return false; }
-int64_t bf16_memory(int64_t, int64_t, bool) { return 0; }
-void attend_bf16(const Attention<float, c10::BFloat16>&, int64_t, int64_t, uint32_t*) {}
-void attend_gradient_bf16(const Attention<float, c10::BFloat16>&, int64_t, int64_t, uint32_t*) {}
-}  // namespace dsd
-
 #endif

@@ -3,6 +3,7 @@
 // Here for any processor and type; attention-bf16.cc has what a processor that multiplies bfloat16 takes instead.
 #include "attention.h"
 
+#include "bf16.h"
 #include "rows.h"
 
 #include <ATen/ops/sum.h>
@@ -89,7 +90,7 @@ DSD_INLINE void product_columns(const Product<T>& p, int64_t j, int64_t left) {
 }
 
 template <typename T>
-DSD_INLINE void multiply(const Product<T>& p) {
+DSD_VECTOR void multiply(const Product<T>& p) {
   int64_t j = 0;
   for (; j + 2 * lanes<T> <= p.n; j += 2 * lanes<T>) product_columns<T, 2>(p, j, 2 * lanes<T>);
   for (; j < p.n; j += lanes<T>) product_columns<T, 1>(p, j, p.n - j);
@@ -162,12 +163,14 @@ DSD_VECTOR void attend_gradient(const Attention<T, S>& a, int64_t begin, int64_t
 template <typename T, typename S>
 void attend_some(const Attention<T, S>& a, int64_t begin, int64_t end) {
   const bool gradient = a.dqkv != nullptr;
+#ifdef DSD_BF16
   if constexpr (std::is_same_v<S, c10::BFloat16>) {
     if (has_bf16_products()) {
       auto memory = at::zeros({bf16_memory(a.N, a.D, gradient)}, at::kInt);
       return (gradient ? attend_gradient_bf16 : attend_bf16)(a, begin, end, data<uint32_t>(memory));
     }
   }
+#endif
   auto memory = at::empty({gradient ? 5 * a.N * a.D + 2 * a.N * a.N : 3 * a.N * a.D + a.N * a.N}, c10::CppTypeToScalarType<T>::value);
   (gradient ? attend_gradient<T, S> : attend<T, S>)(a, begin, end, data<T>(memory));
 }

@@ -83,8 +83,7 @@ DSD_INLINE void turn_gradient(const Attention<T, S>& a, int64_t head, int64_t wh
   }
 }
 
-// attention-bf16.cc, for processors that multiply pairs of bfloat16.
-bool has_bf16_products();
+// attention-bf16.cc
 int64_t bf16_memory(int64_t N, int64_t D, bool gradient);  // numbers of 32 bits that a thread needs, all zero at the start
 void attend_bf16(const Attention<float, c10::BFloat16>& a, int64_t begin, int64_t end, uint32_t* memory);
 void attend_gradient_bf16(const Attention<float, c10::BFloat16>& a, int64_t begin, int64_t end, uint32_t* memory);

@@ -4,6 +4,9 @@
 // `wide` is the type in which all is computed, float32 or float64, and on the CPU that of the residual stream; `narrow` that of the matrix products,
 // which is the same or bfloat16. Sums over tokens and heads are made picture by picture, so that no result depends on the number of threads.
 #include "block.h"
+
+#include "bf16.h"
+#include "block-rows.h"
 #include "rows.h"
 
 #include <tuple>
@@ -11,13 +14,6 @@
 namespace dsd {
 namespace {
 
-// A vector a picture: (B, d), rows `stride` apart.
-template <typename T>
-struct PerPicture {
-  const T* first;
-  int64_t stride;
-  const T* of(int64_t picture) const { return first + picture * stride; }
-};
 template <typename T>
 PerPicture<T> per_picture(const at::Tensor& tensor) {
   return tensor.defined() ? PerPicture<T>{data<T>(tensor), tensor.stride(0)} : PerPicture<T>{nullptr, 0};
@@ -33,96 +29,19 @@ at::Tensor check_per_picture(const char* name, const char* what, const at::Tenso
   return given.stride(1) == 1 ? given : given.contiguous();
 }
 
-// --- x1 = x + (1 + gate) y, or x where there is no branch; n = x1 / sqrt(mean(x1^2) + eps) * (1 + scale) + shift, or without the last two
-
-template <typename T, typename S, typename O>
-struct AddNormRows {
-  const T* x;
-  PerPicture<T> gate;
-  const S* y;  // null: no branch, and x1 is x
-  PerPicture<T> shift, scale;  // null: no modulation
-  T* x1;
-  O* n;
-  int64_t N, d;
-  T eps;
-};
-
-template <typename T, typename S, typename O>
-DSD_VECTOR void add_norm_rows(const AddNormRows<T, S, O>& a, int64_t begin, int64_t end) {
-  const int64_t d = a.d;
-  for (int64_t row = begin; row < end; row++) {
-    T* x1 = a.x1 + row * d;
-    if (a.y) {
-      const T *x = a.x + row * d, *gate = a.gate.of(row / a.N);
-      const S* y = a.y + row * d;
-      for (int64_t i = 0; i < d; i += lanes<T>) {
-        int64_t left = d - i;
-        store<T>(x1 + i, load<T>(x + i, left) + (load<T>(gate + i, left) + T(1)) * load<T>(y + i, left), left);
-      }
-    }
-    T root = reciprocal_root<T>(x1, d, a.eps);
-    O* n = a.n + row * d;
-    if (!a.scale.first) {
-      for (int64_t i = 0; i < d; i += lanes<T>) store<T>(n + i, load<T>(x1 + i, d - i) * root, d - i);
-      continue;
-    }
-    const T *shift = a.shift.of(row / a.N), *scale = a.scale.of(row / a.N);
-    for (int64_t i = 0; i < d; i += lanes<T>) {
-      int64_t left = d - i;
-      store<T>(n + i, load<T>(x1 + i, left) * root * (load<T>(scale + i, left) + T(1)) + load<T>(shift + i, left), left);
-    }
-  }
+template <typename Rows>
+DSD_VECTOR void run_anywhere(const Rows& rows, int64_t begin, int64_t end) {
+  rows(begin, end);
 }
-
-template <typename T, typename S, typename O>
-struct AddNormGradient {
-  const T* x1;
-  PerPicture<T> gate;
-  const S* y;
-  PerPicture<T> scale;
-  const T* dx1;  // null: nothing but the norm reads x1
-  const O* dn;
-  T *dx, *dgate;
-  S* dy;
-  T *dshift, *dscale;
-  int64_t N, d;
-  T eps;
-};
-
-// Pictures begin to end; the sums over a picture's tokens start at zero.
-template <typename T, typename S, typename O>
-DSD_VECTOR void add_norm_gradient(const AddNormGradient<T, S, O>& a, int64_t begin, int64_t end) {
-  const int64_t d = a.d;
-  const Vector<T> one = Vector<T>{} + T(1);
-  for (int64_t row = begin * a.N; row < end * a.N; row++) {
-    const int64_t picture = row / a.N, at = row * d;
-    const T *x1 = a.x1 + at, *scale = a.scale.first ? a.scale.of(picture) : nullptr;
-    const O* dn = a.dn + at;
-    T root = reciprocal_root<T>(x1, d, a.eps);
-    Vector<T> along = {};
-    for (int64_t i = 0; i < d; i += lanes<T>) {
-      int64_t left = d - i;
-      Vector<T> up = load<T>(dn + i, left), normed = load<T>(x1 + i, left) * root;
-      if (scale) {
-        T *shifts = a.dshift + picture * d + i, *scales = a.dscale + picture * d + i;
-        store<T>(shifts, load<T>(shifts, left) + up, left);
-        store<T>(scales, load<T>(scales, left) + up * normed, left);
-      }
-      along += up * (scale ? load<T>(scale + i, left) + T(1) : one) * normed;
-    }
-    T mean = total<T>(along) / T(d);
-    for (int64_t i = 0; i < d; i += lanes<T>) {
-      int64_t left = d - i;
-      Vector<T> up = load<T>(dn + i, left) * (scale ? load<T>(scale + i, left) + T(1) : one);
-      Vector<T> g = (up - load<T>(x1 + i, left) * root * mean) * root;
-      if (a.dx1) g += load<T>(a.dx1 + at + i, left);
-      store<T>(a.dx + at + i, g, left);
-      if (!a.y) continue;
-      T* gates = a.dgate + picture * d + i;
-      store<T>(gates, load<T>(gates, left) + g * load<T>(a.y + at + i, left), left);
-      store<T>(a.dy + at + i, (load<T>(a.gate.of(picture) + i, left) + T(1)) * g, left);
-    }
+// By what suits types and processor.
+template <typename Rows>
+void run(const Rows& rows, int64_t begin, int64_t end) {
+#ifdef DSD_BF16
+  if constexpr (std::is_same_v<typename Rows::Stored, c10::BFloat16>) {
+    if (has_bf16_products()) return run_bf16(rows, begin, end);
   }
+#endif
+  run_anywhere(rows, begin, end);
 }
 
 // The types of stream, branch and result: the branch is what the matrices multiply in, the result is that or the stream's own.
@@ -159,7 +78,7 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
       using O = decltype(result);
       AddNormRows<T, S, O> rows{data<T>(x), per_picture<T>(gate), y.defined() ? data<S>(y) : nullptr, per_picture<T>(shift), per_picture<T>(scale),
                                 data<T>(x1), data<O>(n), N, d, T(eps)};
-      for_rows(x.size(0) * N, d, [&](int64_t begin, int64_t end) { add_norm_rows(rows, begin, end); });
+      for_rows(x.size(0) * N, d, [&](int64_t begin, int64_t end) { run(rows, begin, end); });
     });
     return {y.defined() ? x1 : given, n};
   }
@@ -190,7 +109,7 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
       auto of = [](const at::Tensor& tensor) { return tensor.defined() ? data<T>(tensor) : nullptr; };
       AddNormGradient<T, S, O> rows{data<T>(x1), per_picture<T>(gate), y.defined() ? data<S>(y) : nullptr, per_picture<T>(scale), of(dx1), data<O>(dn),
                                     data<T>(dx), of(dgate), dy.defined() ? data<S>(dy) : nullptr, of(dshift), of(dscale), N, d, T(eps)};
-      for_rows(B, N * d, [&](int64_t begin, int64_t end) { add_norm_gradient(rows, begin, end); });
+      for_rows(B, N * d, [&](int64_t begin, int64_t end) { run(rows, begin, end); });
     });
     return {dx, dgate, dy, dshift, dscale, at::Tensor(), at::Tensor()};
   }
@@ -205,29 +124,6 @@ std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, Optional<at::Te
 }
 
 // --- silu(u) w, where a row is u and w one after the other
-
-template <typename T, typename S>
-DSD_VECTOR void swiglu_rows(const S* h, S* out, int64_t begin, int64_t end, int64_t F) {
-  for (int64_t row = begin; row < end; row++) {
-    for (int64_t i = 0; i < F; i += lanes<T>) {
-      Vector<T> u = load<T>(h + row * 2 * F + i, F - i), w = load<T>(h + row * 2 * F + F + i, F - i);
-      store<T>(out + row * F + i, u / (exponential(-u) + T(1)) * w, F - i);
-    }
-  }
-}
-
-template <typename T, typename S>
-DSD_VECTOR void swiglu_gradient(const S* h, const S* g, S* dh, int64_t begin, int64_t end, int64_t F) {
-  for (int64_t row = begin; row < end; row++) {
-    for (int64_t i = 0; i < F; i += lanes<T>) {
-      int64_t at = row * 2 * F + i;
-      Vector<T> u = load<T>(h + at, F - i), w = load<T>(h + at + F, F - i), gradient = load<T>(g + row * F + i, F - i);
-      Vector<T> sigmoid = T(1) / (exponential(-u) + T(1));
-      store<T>(dh + at, gradient * w * sigmoid * (u * (T(1) - sigmoid) + T(1)), F - i);
-      store<T>(dh + at + F, gradient * u * sigmoid, F - i);
-    }
-  }
-}
 
 struct SwiGlu : torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given) {
@@ -246,7 +142,8 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     by_type("swiglu", wide_of(h.scalar_type()), h.scalar_type(), [&](auto wide, auto narrow) {
       using T = decltype(wide);
       using S = decltype(narrow);
-      for_rows(h.numel() / (2 * F), 2 * F, [&](int64_t begin, int64_t end) { swiglu_rows<T, S>(data<S>(h), data<S>(out), begin, end, F); });
+      SwiGluRows<T, S> rows{data<S>(h), data<S>(out), F};
+      for_rows(h.numel() / (2 * F), 2 * F, [&](int64_t begin, int64_t end) { run(rows, begin, end); });
     });
     return out;
   }
@@ -264,7 +161,8 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     by_type("swiglu", wide_of(h.scalar_type()), h.scalar_type(), [&](auto wide, auto narrow) {
       using T = decltype(wide);
       using S = decltype(narrow);
-      for_rows(h.numel() / (2 * F), 2 * F, [&](int64_t begin, int64_t end) { swiglu_gradient<T, S>(data<S>(h), data<S>(g), data<S>(dh), begin, end, F); });
+      SwiGluGradient<T, S> rows{data<S>(h), data<S>(g), data<S>(dh), F};
+      for_rows(h.numel() / (2 * F), 2 * F, [&](int64_t begin, int64_t end) { run(rows, begin, end); });
     });
     return {dh};
   }

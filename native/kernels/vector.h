@@ -1,5 +1,5 @@
 // Sixteen float32 or eight float64 side by side, in the compiler's own vector types: it makes of them what each width of register wants.
-// Stored values may be bfloat16; arithmetic never is.
+// Stored values may be bfloat16; arithmetic never is. Files of bf16.h define DSD_BF16_PROCESSOR and get what such a processor has instructions for.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -52,12 +52,16 @@ DSD_INLINE Vector<double> load_all(const double* from) {
 DSD_INLINE Vector<float> load_all(const c10::BFloat16* from) {
   HalfBits half;
   std::memcpy(&half, from, sizeof(half));
+#ifdef DSD_BF16_PROCESSOR
+  return bit_cast<Vector<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bit_cast<__m256i>(half)), 16));
+#else
   return bit_cast<Vector<float>>(__builtin_convertvector(half, Bits) << 16);
+#endif
 }
 DSD_INLINE void store_all(float* to, Vector<float> x) { std::memcpy(to, &x, sizeof(x)); }
 DSD_INLINE void store_all(double* to, Vector<double> x) { std::memcpy(to, &x, sizeof(x)); }
 DSD_INLINE void store_all(c10::BFloat16* to, Vector<float> x) {
-#ifdef DSD_BF16_PROCESSOR  // a file that is compiled for such: attention-bf16.cc
+#ifdef DSD_BF16_PROCESSOR
   HalfBits half = bit_cast<HalfBits>(_mm512_cvtneps_pbh(bit_cast<__m512>(x)));
 #else
   Bits bits = bit_cast<Bits>(x);
@@ -133,6 +137,19 @@ DSD_INLINE T reciprocal_root(const S* x, int64_t d, T eps) {
   return T(1) / std::sqrt(total<T>(squares) / T(d) + eps);
 }
 
+#ifdef DSD_BF16_PROCESSOR
+// As precise as what is stored in bfloat16 can show: to 3e-6, by a polynomial between -1/2 and 1/2, and to 6e-5.
+DSD_INLINE Vector<float> power_of_two(Vector<float> x) {
+  Vector<float> whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), part = x - whole;
+  Vector<float> sum = part * 0.00958285294f + 0.0559064262f;
+  sum = sum * part + 0.240240991f;
+  sum = sum * part + 0.693124175f;
+  sum = sum * part + 1.0f;
+  return _mm512_scalef_ps(sum, whole);
+}
+DSD_INLINE Vector<float> exponential(Vector<float> x) { return power_of_two(x * 1.44269504f); }
+DSD_INLINE Vector<float> reciprocal(Vector<float> x) { return _mm512_rcp14_ps(x); }
+#else
 // e^x to a rounding or two: x = n ln 2 + r, e^r by its series, 2^n by the exponent's bits.
 DSD_INLINE Vector<float> exponential(Vector<float> x) {
   const Vector<float> least = Vector<float>{} - 87.3f, most = Vector<float>{} + 88.0f;
@@ -151,9 +168,12 @@ DSD_INLINE Vector<float> exponential(Vector<float> x) {
   sum = sum * r + 1.0f;
   return sum * bit_cast<Vector<float>>((bit_cast<Bits>(shifted) << 23) + (127u << 23));
 }
+DSD_INLINE Vector<float> reciprocal(Vector<float> x) { return 1.0f / x; }
+#endif
 DSD_INLINE Vector<double> exponential(Vector<double> x) {
   for (int64_t i = 0; i < lanes<double>; i++) x[i] = std::exp(x[i]);
   return x;
 }
+DSD_INLINE Vector<double> reciprocal(Vector<double> x) { return 1.0 / x; }
 
 }  // namespace dsd
