@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 
@@ -59,12 +60,12 @@ unsigned long long available() {
 
 }  // namespace
 
-// Linux grants memory that it does not have and ends the process when it is touched. A look costs some 100 us: before large requests, and
-// whenever the small ones together were one.
+// Linux grants memory that it does not have and ends the process when it is touched. A look costs some 100 us: before large requests, and whenever the
+// small ones together are a sixteenth of what the last look found.
 void check_available(size_t bytes) {
-  static std::atomic<size_t> since{0};
-  if (bytes < often && since.fetch_add(bytes, std::memory_order_relaxed) + bytes < often) return;
-  since.store(0, std::memory_order_relaxed);
+  static std::atomic<int64_t> granted{0};
+  const auto asked = static_cast<int64_t>(bytes);
+  if (bytes < often && granted.fetch_sub(asked, std::memory_order_relaxed) >= asked) return;
   auto left = available();
 #ifdef __GLIBC__
   if (left < often || bytes > left - often) {
@@ -76,6 +77,7 @@ void check_available(size_t bytes) {
     C10_THROW_ERROR(OutOfMemoryError, "not enough memory: asked for " + std::to_string(bytes) + " bytes, " + std::to_string(left) +
                                           " are available, of which the last " + std::to_string(often) + " are not given away");
   }
+  granted.store(static_cast<int64_t>(std::max<unsigned long long>(often, (left - bytes) / 16)), std::memory_order_relaxed);
 }
 
 namespace {
