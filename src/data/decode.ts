@@ -47,19 +47,30 @@ function noMemory(path: string, cause: unknown): DiskError {
 async function decodePhoto({ path, size, channels }: DecodeJob): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = readPicture(path);
   if (bytes.length === 0) throw new PictureError(path, 'the file is empty (0 bytes)');
-  if (pictureFormat(bytes) === undefined)
+  const format = pictureFormat(bytes);
+  if (format === undefined)
     throw new PictureError(path, `it is not a JPEG, PNG, WebP or GIF picture; it begins with ${quote(bytes.subarray(0, 16))}`);
 
-  // The header first, without a limit of the library's own, so that the refusal can say what was found.
+  // Sides that are too long have to be refused before; no other format can have them.
+  if (format === 'png') await checkSides(path, bytes);
+  // 'error' refuses truncated files and lets warnings pass: many good JPEGs carry stray bytes between their segments.
+  const image = sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: 'error' }).autoOrient().flatten({ background: '#ffffff' });
+  try {
+    return centreSquare(await attempt(path, () => rasterise(image, channels)), size);
+  } catch (error) {
+    if (error instanceof PictureError && /pixel limit/.test(error.reason)) await checkSides(path, bytes);
+    throw error;
+  }
+}
+
+/** Reads the header alone, without a limit of the library's own, so that the refusal can say what was found. @throws PictureError */
+async function checkSides(path: string, bytes: Uint8Array): Promise<void> {
   const { width, height } = await attempt(path, () => sharp(bytes, { limitInputPixels: false }).metadata());
   if (width * height > MAX_PIXELS) {
     const found = `${width} x ${height} is ${megapixels(width * height)} megapixels`;
     throw new PictureError(path, `${found}, and the limit is ${megapixels(MAX_PIXELS)}`);
   }
   if (Math.max(width, height) > MAX_SIDE) throw new PictureError(path, `${width} x ${height} has a side of more than ${MAX_SIDE} pixels`);
-  // 'error' refuses truncated files and lets warnings pass: many good JPEGs carry stray bytes between their segments.
-  const image = sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: 'error' }).autoOrient().flatten({ background: '#ffffff' });
-  return centreSquare(await attempt(path, () => rasterise(image, channels)), size);
 }
 
 /** Drawn at twice the size and reduced by a Lanczos filter: at 32 px thin lines stay crisper than when drawn directly. */

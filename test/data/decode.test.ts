@@ -229,11 +229,16 @@ test('pictures that are too large are refused by their header, without the memor
   const path = put(join(folder, 'huge.png'), bytes);
   const claims = [60_000, 60_000, 100_000_000, 1, 1, 65_536, 2 ** 31 - 1, 2 ** 31 - 1];
   for (let i = 0; i < claims.length; i += 2) put(join(folder, `claim${i}.png`), claimingPng(claims[i]!, claims[i + 1]!));
+  const large = await sharp({ create: { width: 16_000, height: 7_000, channels: 3, background: '#777' } })
+    .webp({ effort: 0 })
+    .toBuffer();
+  put(join(folder, 'large.webp'), large);
   const before = process.memoryUsage().rss;
   assert.match((await refusal(path)).reason, /20000 x 20000 is 400 megapixels, and the limit is 100/);
   assert.match((await refusal(join(folder, 'claim0.png'))).reason, /60000 x 60000 is 3600 megapixels, and the limit is 100/);
   assert.match((await refusal(join(folder, 'claim2.png'))).reason, /100000000 x 1 has a side of more than 65535 pixels/);
   assert.match((await refusal(join(folder, 'claim4.png'))).reason, /1 x 65536 has a side of more than 65535 pixels/);
+  assert.match((await refusal(join(folder, 'large.webp'))).reason, /^16000 x 7000 is 112 megapixels, and the limit is 100$/);
   assert.match((await refusal(join(folder, 'claim6.png'))).reason, /cannot be decoded \(Input buffer has corrupt header\)/);
   const grown = process.memoryUsage().rss - before;
   assert.ok(grown < 100e6, `resident memory grew by ${grown} bytes; decoded it is 1.2e9`);
