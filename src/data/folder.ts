@@ -242,7 +242,7 @@ class FolderSource implements ImageSource {
   }
 
   #decode(i: number, decode: Decoder): Promise<Uint8Array> {
-    return decode({ kind: 'photo', path: this.path(i), size: this.size, channels: this.channels });
+    return decode({ kind: 'photo', path: this.path(i), size: this.size, channels: this.channels }, this.#kept !== undefined);
   }
 
   /** Decodes at once, but counts in turn: else the threads would choose which picture goes over the cap, and in which batch. */

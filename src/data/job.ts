@@ -11,8 +11,31 @@ export interface DecodeJob {
   readonly channels: 1 | 3;
 }
 
-/** Does a job: a function of the job alone. Rejects with PictureError for a broken picture. */
-export type Decoder = (job: DecodeJob) => Promise<Uint8Array>;
+/** Memory that all threads see, for one picture. */
+export interface Place {
+  /** size * size * channels bytes. */
+  readonly into: Uint8Array<SharedArrayBuffer>;
+  /** Each row from right to left. */
+  readonly mirrored: boolean;
+}
+
+/**
+ * Does a job: a function of the job alone. Rejects with PictureError for a broken picture.
+ * @param kept who asks will keep the pixels: they have to be as the file has them, in memory that nobody writes to
+ */
+export type Decoder = (job: DecodeJob, kept?: boolean) => Promise<Uint8Array>;
+
+/** Puts a picture in its place. */
+export function put(pixels: Uint8Array, { into, mirrored }: Place, { size, channels }: Pick<DecodeJob, 'size' | 'channels'>): void {
+  if (!mirrored) {
+    into.set(pixels);
+    return;
+  }
+  const stride = size * channels;
+  for (let row = 0; row < pixels.length; row += stride)
+    for (let at = row, back = row + stride - channels; back >= row; at += channels, back -= channels)
+      for (let c = 0; c < channels; c++) into[at + c] = pixels[back + c]!;
+}
 
 /**
  * One picture cannot be used; others may be. The message names the path and the reason; what to do about it depends on who asked for the

@@ -3,6 +3,8 @@
  * of the batch size, the number of threads, or how often the program was stopped and resumed.
  */
 import { key, permutation, uniform } from '../core/random.js';
+import type { Place } from './job.js';
+import { put } from './job.js';
 import { DEFAULT_WORKERS, DecodePool } from './pool.js';
 import type { ImageSource } from './source.js';
 import { pictureBytes } from './source.js';
@@ -20,11 +22,13 @@ export interface LoaderOptions {
   readonly prefetch?: number;
   /** Global index of the first picture: the number already seen, to resume. 0 by default. */
   readonly start?: number;
+  /** Batches come in the memory that they were decoded into, uncopied, and have to be released. False by default. */
+  readonly lend?: boolean;
 }
 
 export interface Batch {
-  /** B * size * size * channels bytes: B pictures, row by row, channels together. The caller's own. */
-  readonly images: Uint8Array<ArrayBuffer>;
+  /** B * size * size * channels bytes: B pictures, row by row, channels together. The caller's own, or, if lent, until `release`. */
+  readonly images: Uint8Array;
   /** B classes. */
   readonly labels: Int32Array<ArrayBuffer>;
   /** Global index of the first picture; it counts on over epochs. */
@@ -33,9 +37,11 @@ export interface Batch {
   readonly indices: Uint32Array<ArrayBuffer>;
   /** How long `next` kept its caller waiting, in milliseconds: near 0 if data is not what limits the speed. */
   readonly waitedMs: number;
+  /** Of a batch that is lent: gives its images back, to be written over by a later batch. A batch that is never released costs its memory. */
+  readonly release?: () => void;
 }
 
-type Made = Omit<Batch, 'waitedMs'>;
+type Made = Omit<Batch, 'waitedMs' | 'images'> & { readonly images: Uint8Array<SharedArrayBuffer> };
 
 /**
  * Global image g = e * length + n is picture permutation(key(seed, 'order'), e, length)[n]; it is mirrored if `flip` and
@@ -47,7 +53,10 @@ export class Loader {
   readonly #seed: number;
   readonly #flip: boolean;
   readonly #prefetch: number;
+  readonly #lend: boolean;
   readonly #pool: DecodePool;
+  /** Memory of batches that are done with. It is used again, since none of it counts where the engine of JavaScript decides whether to free what is unused. */
+  readonly #free: Uint8Array<SharedArrayBuffer>[] = [];
   readonly #queue: Promise<Made>[] = [];
   readonly #orders = new Map<number, Uint32Array>();
   #ahead: number;
@@ -58,7 +67,8 @@ export class Loader {
    * Starts making batches at once.
    * @throws RangeError for a number that makes no sense
    */
-  constructor(source: ImageSource, { batch, seed, flip = false, workers = DEFAULT_WORKERS, prefetch = 2, start = 0 }: LoaderOptions) {
+  constructor(source: ImageSource, options: LoaderOptions) {
+    const { batch, seed, flip = false, workers = DEFAULT_WORKERS, prefetch = 2, start = 0, lend = false } = options;
     if (!Number.isInteger(batch) || batch < 1) throw new RangeError(`Loader: batch must be an integer of at least 1, got ${batch}`);
     if (!Number.isInteger(prefetch) || prefetch < 0)
       throw new RangeError(`Loader: prefetch must be an integer of at least 0, got ${prefetch}`);
@@ -68,6 +78,7 @@ export class Loader {
     this.#seed = seed;
     this.#flip = flip;
     this.#prefetch = prefetch;
+    this.#lend = lend;
     this.#pool = new DecodePool(workers);
     this.#ahead = start;
     this.#fill(prefetch);
@@ -86,7 +97,7 @@ export class Loader {
     try {
       const batch = await made;
       this.#check();
-      return { ...batch, waitedMs: performance.now() - began };
+      return { ...batch, ...this.#handOut(batch.images), waitedMs: performance.now() - began };
     } catch (error) {
       this.#failure ??= error;
       throw this.#closed ? closedError() : this.#failure;
@@ -97,7 +108,21 @@ export class Loader {
   async close(): Promise<void> {
     this.#closed = true;
     this.#queue.length = 0;
+    this.#free.length = 0;
     await this.#pool.close();
+  }
+
+  /** The images for a caller: themselves, or a copy. */
+  #handOut(images: Uint8Array<SharedArrayBuffer>): Pick<Batch, 'images' | 'release'> {
+    let given = false;
+    const release = (): void => {
+      if (!given && !this.#closed) this.#free.push(images);
+      given = true;
+    };
+    if (this.#lend) return { images, release };
+    const own = images.slice();
+    release();
+    return { images: own };
   }
 
   #check(): void {
@@ -117,7 +142,7 @@ export class Loader {
   async #make(firstImage: number): Promise<Made> {
     const source = this.#source;
     const each = pictureBytes(source);
-    const images = new Uint8Array(this.#batch * each);
+    const images = this.#free.pop() ?? new Uint8Array(new SharedArrayBuffer(this.#batch * each));
     const labels = new Int32Array(this.#batch);
     const indices = new Uint32Array(this.#batch);
     const flipKey = key(this.#seed, 'flip');
@@ -127,16 +152,17 @@ export class Loader {
       const index = this.#order(Math.floor(image / source.length))[image % source.length]!;
       indices[b] = index;
       labels[b] = source.label(index);
-      const flipped = this.#flip && uniform(flipKey, image, 0) < 0.5;
-      const put = (pixels: Uint8Array): void => {
+      const into = images.subarray(b * each, (b + 1) * each);
+      const place: Place = { into, mirrored: this.#flip && uniform(flipKey, image, 0) < 0.5 };
+      const take = (pixels: Uint8Array): void => {
+        if (pixels === into) return; // a thread has put it there
         if (pixels.length !== each)
           throw new Error(`${source.path(index)}: the source gave ${pixels.length} bytes where ${each} were expected`);
-        if (flipped) mirror(pixels, images, b * each, source.size, source.channels);
-        else images.set(pixels, b * each);
+        put(pixels, place, source);
       };
       const ready = source.peek(index);
-      if (ready !== undefined) put(ready);
-      else waiting.push(source.load(index, (job) => this.#pool.run(job)).then(put));
+      if (ready !== undefined) take(ready);
+      else waiting.push(source.load(index, (job, kept) => this.#pool.run(job, kept ? undefined : place)).then(take));
     }
     // All are waited for, so that of several broken pictures the first in order is reported, whatever the threads did first.
     for (const result of await Promise.allSettled(waiting)) if (result.status === 'rejected') throw result.reason;
@@ -164,17 +190,6 @@ export function pictureNumbers(length: number, seed: number, first: number, coun
     orders.set(epoch, order);
     return order[at]!;
   });
-}
-
-/** Copies a picture, each row from right to left. */
-function mirror(from: Uint8Array, to: Uint8Array, at: number, size: number, channels: number): void {
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
-      const source = (y * size + size - 1 - x) * channels;
-      const target = at + (y * size + x) * channels;
-      for (let c = 0; c < channels; c++) to[target + c] = from[source + c]!;
-    }
-  }
 }
 
 function closedError(): Error {

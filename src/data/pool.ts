@@ -6,18 +6,19 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { FailureError } from '../core/errors.js';
 import { DiskError } from '../io/disk.js';
-import type { Request, Response } from './decode-worker.js';
-import type { DecodeJob } from './job.js';
-import { PictureError } from './job.js';
+import type { Answer, Request, Response } from './decode-worker.js';
+import type { DecodeJob, Place } from './job.js';
+import { PictureError, put } from './job.js';
 
-/** Jobs given to a thread at a time: one to work on and one so that it need not wait for the next. */
-const DEPTH = 2;
+/** The most jobs in a message to a thread, which has two messages at most: one to work on and one so that it need not wait for the next. */
+const AT_ONCE = 4;
 
-/** Threads where the caller does not say: all cores, up to eight. */
-export const DEFAULT_WORKERS = Math.min(8, availableParallelism());
+/** Threads where the caller does not say: all cores, up to sixteen. */
+export const DEFAULT_WORKERS = Math.min(16, availableParallelism());
 
 interface Task {
   readonly job: DecodeJob;
+  readonly place: Place | undefined;
   readonly resolve: (pixels: Uint8Array) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -55,13 +56,14 @@ export class DecodePool {
 
   /**
    * The pixels of a picture: size * size * channels bytes, the caller's own.
+   * @param place where to put them; what is returned is `place.into` then. Nobody else may use it until the job is done
    * @throws PictureError for a broken picture; FailureError if a thread died, for this and every later job; Error after close
    */
-  run(job: DecodeJob): Promise<Uint8Array> {
+  run(job: DecodeJob, place?: Place): Promise<Uint8Array> {
     if (this.#closed) return Promise.reject(closedError());
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ job, resolve, reject });
+      this.#queue.push({ job, place, resolve, reject });
       this.#dispatch();
     });
   }
@@ -86,23 +88,29 @@ export class DecodePool {
       this.#lanes.push(this.#startLane());
     while (this.#queue.length > 0) {
       const lane = this.#lanes.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
-      if (lane.tasks.size >= DEPTH) return;
-      this.#give(lane, this.#queue.shift()!);
+      if (lane.tasks.size > AT_ONCE) return;
+      this.#give(lane, this.#queue.splice(0, Math.min(AT_ONCE, Math.ceil(this.#queue.length / this.workers))));
     }
   }
 
-  #give(lane: Lane, task: Task): void {
-    const id = this.#nextId++;
+  #give(lane: Lane, tasks: readonly Task[]): void {
     if (lane.tasks.size === 0) lane.worker.ref();
-    lane.tasks.set(id, task);
-    this.#running++;
-    lane.worker.postMessage({ id, job: task.job } satisfies Request);
+    const request = tasks.map((task) => {
+      const id = this.#nextId++;
+      lane.tasks.set(id, task);
+      return { id, job: task.job, place: task.place };
+    });
+    this.#running += tasks.length;
+    lane.worker.postMessage(request satisfies Request);
   }
 
   #startLane(): Lane {
     const worker = new Worker(this.script, { execArgv: [] });
     const lane: Lane = { worker, tasks: new Map(), ended: new Promise((resolve) => worker.once('exit', () => resolve())) };
-    worker.on('message', (response: Response) => this.#settle(lane, response));
+    worker.on('message', (response: Response) => {
+      for (const answer of response) this.#settle(lane, answer);
+      this.#dispatch();
+    });
     worker.on('error', (error) => this.#died(lane, error));
     worker.on('exit', (code) => {
       if (!this.#closed) this.#died(lane, new Error(`it ended with code ${code}`));
@@ -110,15 +118,15 @@ export class DecodePool {
     return lane;
   }
 
-  #settle(lane: Lane, response: Response): void {
-    const task = lane.tasks.get(response.id);
+  #settle(lane: Lane, answer: Answer): void {
+    const task = lane.tasks.get(answer.id);
     if (task === undefined) return; // given up by close()
-    lane.tasks.delete(response.id);
+    lane.tasks.delete(answer.id);
     this.#running--;
     if (lane.tasks.size === 0) lane.worker.unref(); // a program that has finished may exit without closing its pools
-    if ('pixels' in response) task.resolve(response.pixels);
-    else task.reject(errorOf(response, task.job));
-    this.#dispatch();
+    if ('placed' in answer) task.resolve(task.place!.into);
+    else if ('pixels' in answer) task.resolve(answer.pixels);
+    else task.reject(errorOf(answer, task.job));
   }
 
   /** Without its thread a job would be waited for for ever, and the cause (memory, mostly) will not spare the other threads. */
@@ -147,8 +155,13 @@ export class DecodePool {
   async #runHere(): Promise<void> {
     this.#running = 1;
     const { decode } = await import('./decode.js');
-    for (let task = this.#queue.shift(); task !== undefined; task = this.#queue.shift())
-      await decode(task.job).then(task.resolve, task.reject);
+    for (let task = this.#queue.shift(); task !== undefined; task = this.#queue.shift()) {
+      const { job, place, resolve, reject } = task;
+      await decode(job).then((pixels) => {
+        if (place) put(pixels, place, job);
+        resolve(place?.into ?? pixels);
+      }, reject);
+    }
     this.#running = 0;
   }
 }
@@ -157,7 +170,7 @@ function closedError(): Error {
   return new Error('DecodePool: it is closed');
 }
 
-function errorOf(response: Exclude<Response, { pixels: unknown }>, job: DecodeJob): Error {
+function errorOf(response: Exclude<Answer, { pixels: unknown } | { placed: true }>, job: DecodeJob): Error {
   if ('broken' in response) return new PictureError(response.broken.path, response.broken.reason);
   if ('disk' in response) return new DiskError(response.disk.message, response.disk.code, response.disk.path, undefined);
   return new Error(`decoding of ${job.path}: ${response.bug}`);

@@ -60,7 +60,7 @@ const MOST_TOLD = 20;
 const MOST_PATHS = 8;
 const EVALUATION_BATCH = 128;
 /** Steps that the device has before it while the next one is prepared: enough that it never waits, and few, so that stopping does not. */
-const AHEAD = 2;
+export const AHEAD = 2;
 /** At most so many held-out pictures are measured at a cadence; the end of a run measures all. */
 const EVALUATED = 512;
 
@@ -139,6 +139,7 @@ export class TrainingLoop {
     this.waited += batch.waitedMs;
     const { micro, uncaptured } = stepper;
     accumulator.add(stepper.step(batch, this.images));
+    batch.release?.();
     if (stepper.micro !== micro)
       this.problem(`memory ran out with ${micro} pictures at a time: going on with ${stepper.micro}, which gives the same to rounding`);
     if (stepper.uncaptured !== uncaptured)

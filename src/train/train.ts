@@ -148,7 +148,7 @@ async function prepareAndRun(
   });
   const start = resume?.state.images ?? 0;
   const loader = new Loader(data.train, {
-    ...{ batch: plan.batch, seed: plan.seed, flip: wanted.flip, workers: wanted.workers, prefetch: 4, start },
+    ...{ batch: plan.batch, seed: plan.seed, flip: wanted.flip, workers: wanted.workers, prefetch: 4, start, lend: true },
   });
   held.loader = loader;
   return new TrainingLoop({

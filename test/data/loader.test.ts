@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { key, permutation, uniform } from '../../src/core/random.js';
 import { openFolder } from '../../src/data/folder.js';
-import type { LoaderOptions } from '../../src/data/loader.js';
+import type { Batch, LoaderOptions } from '../../src/data/loader.js';
 import { Loader } from '../../src/data/loader.js';
 import type { ImageSource } from '../../src/data/source.js';
 import { MemorySource } from '../../src/data/source.js';
@@ -183,6 +183,37 @@ test("a batch is its receiver's own: writing to it changes no later one", async 
   assert.deepEqual(next.images.subarray(0, 4), Uint8Array.from(source.peek(next.indices[0]!)));
   assert.ok(!next.images.includes(255));
   await loader.close();
+});
+
+test('lent batches are the same bits; memory that is released is used again, other is not touched', async (t) => {
+  const folder = temporaryFolder(t);
+  await corpus(folder, 31);
+  const wanted = await see(openFolder(folder, { size: 8, channels: 3 }).train, { batch: 6, seed: 2, flip: true, workers: 0 }, 12);
+  for (const [workers, keep] of [
+    [0, false],
+    [2, false],
+    [2, true],
+  ] as const) {
+    const { train } = openFolder(folder, { size: 8, channels: 3, keep });
+    const loader = new Loader(train, { batch: 6, seed: 2, flip: true, workers, prefetch: 1, lend: true });
+    const memories = new Set<ArrayBufferLike>();
+    const held: { batch: Batch; i: number }[] = [];
+    for (let i = 0; i < 12; i++) {
+      const batch = await loader.next();
+      memories.add(batch.images.buffer);
+      if (i < 2) held.push({ batch, i });
+      for (const one of [...held, { batch, i }]) {
+        const pixels = wanted.slice(one.i * 6, one.i * 6 + 6).map((picture) => Buffer.from(picture.pixels, 'base64'));
+        assert.deepEqual(Buffer.from(one.batch.images), Buffer.concat(pixels), `batch ${one.i}, ${workers} threads`);
+      }
+      if (i < 2) continue;
+      batch.images.fill(i);
+      batch.release?.();
+      batch.release?.();
+    }
+    assert.ok(memories.size <= 5, `${memories.size} for two that are held, one here, one ahead`);
+    await loader.close();
+  }
 });
 
 test('closed: next throws, also one that was waiting; closing twice does nothing', async (t) => {

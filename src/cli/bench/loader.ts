@@ -23,14 +23,14 @@ export async function benchLoader(flags: LoaderFlags, loadBefore: number): Promi
   const { data, size = 256, workers = DEFAULT_WORKERS, batch = 128 } = flags;
   if (data === undefined) throw new UsageError('dsd bench data wants to know of what: --data FOLDER');
   const { train } = await openData(data, { size, workers });
-  const loader = new Loader(train, { batch, seed: 0, flip: true, workers });
+  const loader = new Loader(train, { batch, seed: 0, flip: true, workers, lend: true });
   try {
     // Threads start, and what is made ahead at the start is had for nothing.
-    for (let i = 0; i < LEAST; i++) await loader.next();
+    for (let i = 0; i < LEAST; i++) (await loader.next()).release?.();
     const began = performance.now();
     let [batches, took] = [0, 0];
     while (batches < LEAST || took < MILLISECONDS) {
-      await loader.next();
+      (await loader.next()).release?.();
       batches++;
       took = performance.now() - began;
     }

@@ -1,11 +1,12 @@
 /** `dsd bench train`: training steps of a preset's network on this device, by recipe, beside the same work in PyTorch. */
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { type Batch, Loader } from '../../data/loader.js';
 import { openData } from '../../data/open.js';
 import type { DataSet } from '../../data/source.js';
 import { countParameters, forwardFlops } from '../../dsd/sizes.js';
-import { memory, profile, scope } from '../../torch/index.js';
+import { memory, profile, scope, workAhead } from '../../torch/index.js';
 import type { RunSettings } from '../../train/config.js';
+import { AHEAD } from '../../train/loop.js';
 import { passes } from '../../train/schedule.js';
 import { Stepper } from '../../train/step.js';
 import type { Engine } from '../engine.js';
@@ -159,7 +160,9 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
   const config = { ...work.config, train };
   if (device !== 'cpu') resetMemory();
   const stepper = new Stepper(config, work.model, device, compute);
-  const loader = set && new Loader(set.train, { batch, seed: train.seed, flip: config.data.flip, workers: config.data.workers });
+  // As training has it.
+  const { flip, workers } = config.data;
+  const loader = set && new Loader(set.train, { batch, seed: train.seed, flip, workers, prefetch: 4, lend: true });
   const noise = noisePictures(batch, work.model.image, work.model.classes, work.model.channels);
   let images = 0;
   const next = async (): Promise<Batch> => (loader ? loader.next() : { ...noise, firstImage: images });
@@ -167,6 +170,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
   const step = (pictures: Batch, last = false): void =>
     scope(() => {
       const { terms } = stepper.step(pictures, images);
+      pictures.release?.();
       images += batch;
       if (last) loss = Number(terms.total?.item());
     });
@@ -189,6 +193,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
       waited += pictures.waitedMs;
       step(pictures);
       await turn();
+      while (workAhead() > AHEAD) await sleep(1); // as in training: what decodes is given its work meanwhile
     }
     waitFor(device);
     const took = performance.now() - began;
