@@ -1,9 +1,8 @@
-// Attention on processors that multiply pairs of bfloat16 (AVX512-BF16), which is four times as many products an instruction as in float32. The operands of
-// products are bfloat16, probabilities and the gradients of scores among them; sums, softmax and all else are float32.
+// Attention on processors that multiply pairs of bfloat16 (AVX512-BF16). The operands of products are bfloat16, probabilities and the gradients of scores
+// among them; sums, softmax and all else are float32.
 //
-// The instruction adds to each of sixteen lanes the product of two pairs, so an operand has to hold, side by side, the two numbers that follow each other
-// along the sum. Scores are made transposed, a key a row: softmax then runs down the columns, sixteen queries at a time, and needs no sum across lanes; and
-// its results are, two rows at a time, the pairs that the next product wants.
+// Scores are made transposed, a key a row: softmax then runs down the columns, sixteen queries at a time, and needs no sum across lanes; and its results
+// are, two rows at a time, the pairs that the next product wants.
 #include "bf16.h"
 
 #ifdef DSD_BF16
@@ -11,57 +10,16 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,bmi2")
 #define DSD_BF16_PROCESSOR
 #include "attention.h"
+#include "products-bf16.h"
 
 namespace dsd {
 namespace {
 
 using Call = Attention<float, c10::BFloat16>;
 
-// Queries that are worked on at a time: two vectors of lanes, the width of a product's tile.
-constexpr int64_t block = 32;
+// Queries that are worked on at a time.
+constexpr int64_t block = tile_columns;
 constexpr int64_t rounded(int64_t n) { return (n + block - 1) / block * block; }
-
-// C = A B, or added to C. `a` holds pairs along the sum: pair k of row i at a[i * a_pitch + k], or, `across`, at a[k * a_pitch + i]. `b` has them for each
-// column: b[k * b_pitch + j]. Rows in eights, columns in blocks.
-struct Product {
-  const uint32_t* a;
-  int64_t a_pitch;
-  const uint32_t* b;
-  int64_t b_pitch;
-  float* c;
-  int64_t c_pitch, rows, columns, pairs;
-};
-constexpr int tile_rows = 8;
-
-template <bool across, bool add>
-void multiply(const Product& p) {
-  for (int64_t j = 0; j < p.columns; j += block) {
-    for (int64_t i = 0; i < p.rows; i += tile_rows) {
-      __m512 sums[tile_rows][2];
-      float* c = p.c + i * p.c_pitch + j;
-#pragma GCC unroll 8
-      for (int r = 0; r < tile_rows; r++) {
-        sums[r][0] = add ? _mm512_loadu_ps(c + r * p.c_pitch) : _mm512_setzero_ps();
-        sums[r][1] = add ? _mm512_loadu_ps(c + r * p.c_pitch + 16) : _mm512_setzero_ps();
-      }
-      const uint32_t *a = p.a + (across ? i : i * p.a_pitch), *b = p.b + j;
-      for (int64_t k = 0; k < p.pairs; k++, b += p.b_pitch) {
-        __m512bh left = (__m512bh)_mm512_loadu_si512(b), right = (__m512bh)_mm512_loadu_si512(b + 16);
-#pragma GCC unroll 8
-        for (int r = 0; r < tile_rows; r++) {
-          __m512bh pair = (__m512bh)_mm512_set1_epi32(across ? a[k * p.a_pitch + r] : a[r * p.a_pitch + k]);
-          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], pair, left);
-          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], pair, right);
-        }
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < tile_rows; r++) {
-        _mm512_storeu_ps(c + r * p.c_pitch, sums[r][0]);
-        _mm512_storeu_ps(c + r * p.c_pitch + 16, sums[r][1]);
-      }
-    }
-  }
-}
 
 // Thirty-two numbers in their order.
 DSD_INLINE __m512i in_order(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
@@ -69,19 +27,6 @@ DSD_INLINE __m512i in_order(__m512 first, __m512 second) { return (__m512i)_mm51
 DSD_INLINE __m512i paired(__m512 first, __m512 second) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, in_order(first, second));
-}
-
-// Rows of `pairs` pairs along a row become rows of pairs along a column, one for two rows.
-void pair_rows(const uint32_t* from, int64_t rows, int64_t pairs, uint32_t* to) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  for (int64_t i = 0; i < rows; i += 2) {
-    for (int64_t j = 0; j < pairs; j += 16) {
-      __m512i even = _mm512_loadu_si512(from + i * pairs + j), odd = _mm512_loadu_si512(from + (i + 1) * pairs + j);
-      _mm512_storeu_si512(to + i * pairs + 2 * j, _mm512_permutex2var_epi16(even, low, odd));
-      _mm512_storeu_si512(to + i * pairs + 2 * j + 16, _mm512_permutex2var_epi16(even, high, odd));
-    }
-  }
 }
 
 // Rows of pairs transposed, the pairs as they are: sixteen by sixteen, of which halves, quarters and so on change places.
@@ -118,11 +63,11 @@ void transpose(const uint32_t* from, int64_t rows, int64_t pairs, uint32_t* to) 
   }
 }
 
-// What a head needs in memory; all of it fits the second cache, and at 64 tokens most of it the first.
+// What a head needs in memory: with 256 tokens of 64 numbers half a megabyte, which stays in the second cache.
 struct Head {
   const Call& call;
-  const int64_t N, D;  // as given, and rounded up: what is beyond is zero, but for scores
-  const int64_t tokens, width, pairs;
+  const int64_t N, D;
+  const int64_t tokens, width, pairs;  // N, D and D/2 rounded up: what is beyond is zero, but for scores
   float scale;
   uint32_t* free;
 
@@ -178,11 +123,6 @@ DSD_INLINE void exponentials(float* scores, int64_t rows, float factor, __m512* 
 
 constexpr float log2_e = 1.44269504f;
 
-// Rows of a product to bfloat16 rows of D, each times its number.
-DSD_INLINE void put_row(const float* from, float factor, c10::BFloat16* to, int64_t D) {
-  for (int64_t i = 0; i < D; i += 16) store<float>(to + i, load_all(from + i) * factor, D - i);
-}
-
 void forward(const Call& call, int64_t begin, int64_t end, uint32_t* memory) {
   Head s(call, memory);
   uint32_t *rows = s.take_rows(), *queries = s.take_rows(), *keys = s.take_rows(), *values = s.take_rows();
@@ -193,7 +133,7 @@ void forward(const Call& call, int64_t begin, int64_t end, uint32_t* memory) {
     transpose(rows, s.tokens, s.pairs, queries);
     s.turn(head, 1, keys);
     s.copy(call.qkv + call.in(head, 2), call.in_row(), rows);
-    pair_rows(rows, s.tokens, s.pairs, values);
+    pair_rows(rows, s.pairs, s.tokens, s.pairs, values);
     for (int64_t query = 0; query < s.N; query += block) {
       s.scores(keys, queries, query, scores);
       s.leave_out(scores);
@@ -226,13 +166,13 @@ void backward(const Call& call, int64_t begin, int64_t end, uint32_t* memory) {
   for (int64_t head = begin; head < end; head++) {
     s.turn(head, 0, rows);
     transpose(rows, s.tokens, s.pairs, queries_across);
-    pair_rows(rows, s.tokens, s.pairs, query_pairs);
+    pair_rows(rows, s.pairs, s.tokens, s.pairs, query_pairs);
     s.turn(head, 1, keys);
-    pair_rows(keys, s.tokens, s.pairs, key_pairs);
+    pair_rows(keys, s.pairs, s.tokens, s.pairs, key_pairs);
     s.copy(call.qkv + call.in(head, 2), call.in_row(), values);
     s.copy(call.up + call.out_at(head), call.out_row(), rows);
     transpose(rows, s.tokens, s.pairs, up_across);
-    pair_rows(rows, s.tokens, s.pairs, up_pairs);
+    pair_rows(rows, s.pairs, s.tokens, s.pairs, up_pairs);
     for (int64_t query = 0; query < s.N; query += block) {
       s.scores(keys, queries_across, query, scores);
       s.leave_out(scores);

@@ -18,6 +18,7 @@ import {
   settled,
   swigluLinear,
   type Tensor,
+  tokenLinear,
 } from '../torch/index.js';
 import { type ModelConfig, TIME_FEATURES } from './sizes.js';
 
@@ -114,7 +115,7 @@ export function block(w: BlockWeights, heads: number, stream: Stream, modulation
   const [shift1, scale1, gate1, shift2, scale2, gate2] = m;
   const [x, qkv] = addNormLinear(stream, { shift: shift1, scale: scale1 }, EPSILON, w.qkv.weight); // (B, N, 3d)
   const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
-  const attention = { gate: gate1, y: project(w.proj, attended) };
+  const attention = { gate: gate1, y: tokenLinear(attended, w.proj.weight) };
 
   const [x1, hidden] = addNormLinear({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, w.gateUp.weight); // (B, N, 2F)
   return { x: x1, branch: { gate: gate2, y: swigluLinear(hidden, w.down.weight) } };

@@ -17,6 +17,7 @@ import type { Tensor } from './tensor.js';
 const ADD_NORM = new Op('dsd::add_norm');
 const ADD_NORM_LINEAR = new Op('dsd::add_norm_linear');
 const SWIGLU = new Op('dsd::swiglu');
+const LINEAR = new Op('dsd::linear');
 const SWIGLU_LINEAR = new Op('dsd::swiglu_linear');
 const QKV_ATTENTION = new Op('dsd::qkv_attention');
 const QKV_ATTENTION_SUPPORTED = new Op('dsd::qkv_attention_supported');
@@ -86,7 +87,15 @@ export function addNormLinear(stream: Stream, modulation: Modulation, eps: numbe
   if (!onCpu(stream.x) && addNormFits(stream.x))
     return ADD_NORM_LINEAR.many(...parts(stream, modulation), eps, h(weight)) as [Tensor, Tensor];
   const [x, normed] = addNorm(stream, modulation, eps, weight.dtype);
-  return [x, linear(normed, weight)];
+  return [x, tokenLinear(normed, weight)];
+}
+
+/**
+ * A linear layer without bias for every token: x (..., in), weight (out, in) -> (..., out), of one type. On the CPU in bfloat16 the weight's gradient is a
+ * product of ours.
+ */
+export function tokenLinear(x: Tensor, weight: Tensor): Tensor {
+  return onCpu(x) ? LINEAR.one(h(x), h(weight)) : linear(x, weight);
 }
 
 /** The stream as one tensor (B, N, d). */
@@ -100,7 +109,7 @@ export function swiglu(x: Tensor): Tensor {
 /** swiglu, then a linear layer without bias, weight (out, F): (..., 2F) -> (..., out). On CUDA its input is made again, as in addNormLinear. */
 export function swigluLinear(x: Tensor, weight: Tensor): Tensor {
   if (!onCpu(x) && onCuda(x, x.size(-1) / 2)) return SWIGLU_LINEAR.one(h(x), h(weight));
-  return linear(swiglu(x), weight);
+  return tokenLinear(swiglu(x), weight);
 }
 
 /** What turns and scales queries and keys. */

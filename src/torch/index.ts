@@ -14,6 +14,7 @@ export {
   settled,
   swiglu,
   swigluLinear,
+  tokenLinear,
 } from './fused.js';
 export { Graph, Replayed } from './graph.js';
 export * from './lists.js';

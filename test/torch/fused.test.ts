@@ -8,6 +8,7 @@ import {
   type DType,
   grad,
   type HeadNorms,
+  linear,
   ones,
   qkvAttention,
   scope,
@@ -15,6 +16,7 @@ import {
   swiglu,
   type Tensor,
   tensor,
+  tokenLinear,
   zeros,
 } from '../../src/torch/index.js';
 import { drawFrom, leavesOn, same } from './fused-compare.js';
@@ -82,6 +84,25 @@ for (const { wide: w, narrow, tolerance } of TYPES) {
             (x) => [plain.swiglu(x as Tensor)],
             [leaf(narrow, rows, 2 * F)],
             tolerance,
+          ),
+        ));
+    }
+
+    for (const [rows, into, out] of [
+      [300, 64, 96],
+      [128, 32, 32],
+      [1, 32, 64],
+      [131, 64, 32],
+      [5, 24, 40],
+    ] as const) {
+      test(`tokenLinear, ${[rows, into, out]}`, () =>
+        scope(() =>
+          same(
+            (x, weight) => [tokenLinear(x as Tensor, weight as Tensor)],
+            (x, weight) => [linear(x as Tensor, weight as Tensor)],
+            [leaf(narrow, 1, rows, into), leaf(narrow, out, into)],
+            // The same sums in another order, rounded once.
+            narrow === 'bfloat16' ? 1e-3 : tolerance,
           ),
         ));
     }
@@ -181,12 +202,19 @@ test('one thread or two: the same bits', () => {
       const gradients = grad([out.sum()], [x, row, qkv, norms.q]) as Tensor[];
       return [out, ...gradients].flatMap((t) => [...t.to({ dtype: 'float32' }).toArray()].map(Number));
     });
+  const weightGradient = (): number[] =>
+    scope(() => {
+      drawFrom(2000);
+      const [x, weight] = [leaf('bfloat16', 200, 64), leaf('bfloat16', 160, 64)];
+      const [gradient] = grad([tokenLinear(x, weight).mul(x.sum()).sum()], [weight]) as [Tensor];
+      return [...gradient.to({ dtype: 'float32' }).toArray()].map(Number);
+    });
   try {
-    for (const narrow of ['float32', 'bfloat16'] as const) {
+    for (const of of [() => make('float32'), () => make('bfloat16'), weightGradient]) {
       setThreads(1);
-      const one = make(narrow);
+      const one = of();
       setThreads(2);
-      assert.deepEqual(make(narrow), one);
+      assert.deepEqual(of(), one);
     }
   } finally {
     setThreads(2);
