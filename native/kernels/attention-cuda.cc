@@ -41,16 +41,10 @@ bool qkv_attention_supports(const at::Tensor& qkv, int64_t heads) {
 // Whether the kernels for the products of four warps do it.
 bool on_hopper(const Heads& s, c10::Device device) { return s.D == 64 && s.N % 64 == 0 && device_limits(device).capability == 90; }
 
-// The kernels read and write 16 bytes at a time.
-at::Tensor aligned(const at::Tensor& given) {
-  auto tensor = given.contiguous();
-  return reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0 ? tensor : tensor.clone();
-}
-
 struct QkvAttention : torch::autograd::Function<QkvAttention> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given, int64_t heads, const at::Tensor& q_norm, const at::Tensor& k_norm,
                             const at::Tensor& cosine, const at::Tensor& sine, double eps) {
-    variable_list in = {aligned(given), aligned(q_norm), aligned(k_norm), aligned(cosine), aligned(sine)};
+    variable_list in = {rows_of(given), rows_of(q_norm), rows_of(k_norm), rows_of(cosine), rows_of(sine)};
     Heads s(in[0], heads);
     auto out = at::empty({s.B, s.N, s.h * s.D}, in[0].options()), lse = at::empty({s.B, s.h, s.N}, q_norm.options());
     if (s.B > 0) {
@@ -80,7 +74,7 @@ struct QkvAttention : torch::autograd::Function<QkvAttention> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     only_first_derivatives("qkv_attention");
     auto saved = ctx->get_saved_variables();
-    auto grad = aligned(gradients[0].to(at::kBFloat16)), dqkv = at::empty_like(saved[0]);
+    auto grad = rows_of(gradients[0].to(at::kBFloat16)), dqkv = at::empty_like(saved[0]);
     Heads s(saved[0], ctx->saved_data["heads"].toInt());
     int all = s.B * s.h;
     auto dnorm = at::empty({all, 2, s.D}, saved[1].options());

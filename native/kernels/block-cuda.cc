@@ -19,18 +19,10 @@ namespace {
 constexpr int64_t widest = 1024;
 // By the types of stream, branch and result, then by how many chunks of a row a lane has.
 using Names = const char* const[5][4];
-Names add_norm_kernels = {
-    {"dsd_add_norm_fff_1", "dsd_add_norm_fff_2", "dsd_add_norm_fff_3", "dsd_add_norm_fff_4"},
-    {"dsd_add_norm_fbb_1", "dsd_add_norm_fbb_2", "dsd_add_norm_fbb_3", "dsd_add_norm_fbb_4"},
-    {"dsd_add_norm_fbf_1", "dsd_add_norm_fbf_2", "dsd_add_norm_fbf_3", "dsd_add_norm_fbf_4"},
-    {"dsd_add_norm_bbb_1", "dsd_add_norm_bbb_2", "dsd_add_norm_bbb_3", "dsd_add_norm_bbb_4"},
-    {"dsd_add_norm_bbf_1", "dsd_add_norm_bbf_2", "dsd_add_norm_bbf_3", "dsd_add_norm_bbf_4"}};
-Names gradient_kernels = {
-    {"dsd_add_norm_gradient_fff_1", "dsd_add_norm_gradient_fff_2", "dsd_add_norm_gradient_fff_3", "dsd_add_norm_gradient_fff_4"},
-    {"dsd_add_norm_gradient_fbb_1", "dsd_add_norm_gradient_fbb_2", "dsd_add_norm_gradient_fbb_3", "dsd_add_norm_gradient_fbb_4"},
-    {"dsd_add_norm_gradient_fbf_1", "dsd_add_norm_gradient_fbf_2", "dsd_add_norm_gradient_fbf_3", "dsd_add_norm_gradient_fbf_4"},
-    {"dsd_add_norm_gradient_bbb_1", "dsd_add_norm_gradient_bbb_2", "dsd_add_norm_gradient_bbb_3", "dsd_add_norm_gradient_bbb_4"},
-    {"dsd_add_norm_gradient_bbf_1", "dsd_add_norm_gradient_bbf_2", "dsd_add_norm_gradient_bbf_3", "dsd_add_norm_gradient_bbf_4"}};
+#define DSD_WIDTHS(name) {name "_1", name "_2", name "_3", name "_4"}
+#define DSD_NAMES(name) {DSD_WIDTHS(name "_fff"), DSD_WIDTHS(name "_fbb"), DSD_WIDTHS(name "_fbf"), DSD_WIDTHS(name "_bbb"), DSD_WIDTHS(name "_bbf")}
+Names add_norm_kernels = DSD_NAMES("dsd_add_norm");
+Names gradient_kernels = DSD_NAMES("dsd_add_norm_gradient");
 
 bool is_aligned(const at::Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0; }
 
@@ -42,7 +34,7 @@ void check(const char* name, const at::Tensor& tensor) {
 struct PerPicture {
   const float* first = nullptr;
   long long stride = 0;
-  PerPicture(const char* name, at::Tensor& held, const at::Tensor& given) {
+  PerPicture(at::Tensor& held, const at::Tensor& given) {
     if (!given.defined()) return;
     held = is_aligned(given) && given.stride(0) % 4 == 0 ? given : given.clone(at::MemoryFormat::Contiguous);
     first = static_cast<const float*>(held.data_ptr());
@@ -78,7 +70,7 @@ void add_norm_cuda(const at::Tensor& x, const at::Tensor& gate, const at::Tensor
     if (each.defined()) check("add_norm", each);
   }
   at::Tensor held[3];
-  PerPicture g("add_norm", held[0], gate), h("add_norm", held[1], shift), s("add_norm", held[2], scale);
+  PerPicture g(held[0], gate), h(held[1], shift), s(held[2], scale);
   void *from = data(x), *branch = data(y), *sum = data(x1), *result = data(n);
   int B = static_cast<int>(x.size(0)), N = static_cast<int>(x.size(1)), d = static_cast<int>(x.size(2)), rows = 4;
   float epsilon = static_cast<float>(eps);
@@ -99,7 +91,7 @@ void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const 
       if (each.defined()) check("add_norm", each);
     }
     at::Tensor held[3];
-    PerPicture g("add_norm", held[0], gate), h("add_norm", held[1], shift), s("add_norm", held[2], scale);
+    PerPicture g(held[0], gate), h(held[1], shift), s(held[2], scale);
     void *stream = data(x1), *branch = data(y), *up1 = data(dx1), *up = data(dn), *to = data(dx), *to_branch = data(dy), *partial = data(sums), *again = data(n);
     float epsilon = static_cast<float>(eps);
     void* args[] = {&stream, &g.first,  &g.stride, &branch, &h.first,   &h.stride, &s.first, &s.stride, &up1,

@@ -15,8 +15,6 @@ namespace {
 
 #ifdef DSD_CUDA
 
-at::Tensor or_empty(const Optional<at::Tensor>& given) { return given ? *given : at::Tensor(); }
-
 // (..., out)^T (..., in): the gradient of a weight (out, in).
 at::Tensor weight_gradient(const at::Tensor& g, const at::Tensor& x) { return at::mm(g.reshape({-1, g.size(-1)}).t(), x.reshape({-1, x.size(-1)})); }
 

@@ -54,8 +54,6 @@ void by_types(at::ScalarType wide, at::ScalarType branch, at::ScalarType result,
   });
 }
 
-at::Tensor or_empty(const Optional<at::Tensor>& given) { return given ? *given : at::Tensor(); }
-
 struct AddNorm : torch::autograd::Function<AddNorm> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y,
                                const Optional<at::Tensor>& given_shift, const Optional<at::Tensor>& given_scale, double eps, at::ScalarType dtype) {

@@ -7,6 +7,8 @@
 
 namespace dsd {
 
+inline at::Tensor or_empty(const Optional<at::Tensor>& given) { return given ? *given : at::Tensor(); }
+
 // Refuses what does not fit; makes rows of gate, shift and scale (B, d) contiguous.
 void check_add_norm(const char* name, const at::Tensor& x, Optional<at::Tensor>& gate, const Optional<at::Tensor>& y, Optional<at::Tensor>& shift,
                     Optional<at::Tensor>& scale);
