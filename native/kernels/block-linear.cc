@@ -1,6 +1,6 @@
-// A part of a block and the linear layer after it as one operator on CUDA: dsd::add_norm_linear and swiglu_linear. What the layer reads is not kept for
-// its weight's gradient: the backward pass makes it again beside what it computes anyway, which costs one more write and saves a fifth of a
-// step's memory. Elsewhere src/torch/fused.ts calls the two operators one after the other.
+// What a branch of a block begins with, with the layers after it, as one operator on CUDA: dsd::add_norm_linear and add_norm_mlp. What a layer reads
+// is not kept for its weight's gradient: the backward pass makes it again beside what it computes anyway, which costs one more write and saves a
+// fifth of a step's memory. Elsewhere src/torch/fused.ts calls operators one after the other.
 #include "block.h"
 #include "rows.h"
 
@@ -18,49 +18,107 @@ namespace {
 // (..., out)^T (..., in): the gradient of a weight (out, in).
 at::Tensor weight_gradient(const at::Tensor& g, const at::Tensor& x) { return at::mm(g.reshape({-1, g.size(-1)}).t(), x.reshape({-1, x.size(-1)})); }
 
-struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y,
-                               const Optional<at::Tensor>& given_shift, const Optional<at::Tensor>& given_scale, double eps, const at::Tensor& weight) {
-    at::Tensor x = rows_of(given), y = or_empty(given_y), gate = or_empty(given_gate), shift = or_empty(given_shift), scale = or_empty(given_scale);
+// A gradient of a result (B, N, out) of the stream's and a weight's; not defined: nobody used the result.
+at::Tensor given_gradient(const at::Tensor& g, const at::Tensor& x1, const at::Tensor& weight) {
+  return g.defined() ? rows_of(g) : at::zeros({x1.size(0), x1.size(1), weight.size(0)}, weight.options());
+}
+
+// The stream with its branch added, the norm of that, and what they are made of as kernels take it.
+struct Normed {
+  at::Tensor gate, y, shift, scale, x1, n, sum;  // `sum` is what the operator returns: x1, or the very x that was given
+  Normed(const at::Tensor& given, const Optional<at::Tensor>& given_gate, const Optional<at::Tensor>& given_y, const Optional<at::Tensor>& given_shift,
+         const Optional<at::Tensor>& given_scale, double eps, at::ScalarType dtype)
+      : gate(or_empty(given_gate)), y(or_empty(given_y)), shift(or_empty(given_shift)), scale(or_empty(given_scale)) {
+    at::Tensor x = rows_of(given);
     if (y.defined()) y = rows_of(y);
-    at::Tensor x1 = y.defined() ? at::empty_like(x) : x, n = at::empty(x.sizes(), x.options().dtype(weight.scalar_type()));
+    x1 = y.defined() ? at::empty_like(x) : x;
+    sum = y.defined() ? x1 : given;
+    n = at::empty(x.sizes(), x.options().dtype(dtype));
     add_norm_cuda(x, gate, y, shift, scale, eps, x1, n);
-    ctx->save_for_backward({x1, gate, y, shift, scale, weight});
+  }
+  // First of what is saved for gradients_of_norm; `more` follows.
+  variable_list saved(const variable_list& more) const {
+    variable_list all = {x1, gate, y, shift, scale};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+};
+
+// The gradients of x, gate, y, shift and scale, and eps has none. The norm comes to lie where its gradient `dn` was read: the kernel has an element's
+// own before it writes there.
+variable_list gradients_of_norm(const variable_list& saved, const at::Tensor& given_dx1, double eps, at::Tensor& dn) {
+  auto x1 = saved[0], gate = saved[1], y = saved[2], shift = saved[3], scale = saved[4];
+  at::Tensor dx1 = given_dx1.defined() ? rows_of(given_dx1) : at::Tensor();
+  at::Tensor dx = at::empty_like(x1), dy, dgate, dshift, dscale;
+  if (y.defined()) dy = at::empty_like(y);
+  add_norm_gradient_cuda(x1, gate, y, shift, scale, dx1, dn, eps, dx, dy, dgate, dshift, dscale, dn);
+  return {dx, dgate, dy, dshift, dscale, at::Tensor()};
+}
+
+struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
+                               const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, const at::Tensor& weight) {
+    Normed normed(x, gate, y, shift, scale, eps, weight.scalar_type());
+    ctx->save_for_backward(normed.saved({weight}));
     ctx->set_materialize_grads(false);
     ctx->saved_data["eps"] = eps;
-    return {y.defined() ? x1 : given, at::linear(n, weight)};
+    return {normed.sum, at::linear(normed.n, weight)};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     only_first_derivatives("add_norm_linear");
     auto saved = ctx->get_saved_variables();
-    auto x1 = saved[0], gate = saved[1], y = saved[2], shift = saved[3], scale = saved[4], weight = saved[5];
-    at::Tensor dx1 = gradients[0].defined() ? rows_of(gradients[0]) : at::Tensor();
-    auto g = gradients[1].defined() ? rows_of(gradients[1]) : at::zeros({x1.size(0), x1.size(1), weight.size(0)}, weight.options());
-    at::Tensor dn = at::matmul(g, weight), dx = at::empty_like(x1), dy, dgate, dshift, dscale;
-    if (y.defined()) dy = at::empty_like(y);
-    // The norm comes to lie where its gradient was read: the kernel has an element's own before it writes there.
-    add_norm_gradient_cuda(x1, gate, y, shift, scale, dx1, dn, ctx->saved_data["eps"].toDouble(), dx, dy, dgate, dshift, dscale, dn);
-    return {dx, dgate, dy, dshift, dscale, at::Tensor(), weight_gradient(g, dn)};
+    auto weight = saved[5], g = given_gradient(gradients[1], saved[0], weight), n = at::matmul(g, weight);
+    variable_list result = gradients_of_norm(saved, gradients[0], ctx->saved_data["eps"].toDouble(), n);
+    result.push_back(weight_gradient(g, n));
+    return result;
   }
 };
 
-struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& given, const at::Tensor& weight) {
-    auto h = rows_of(given);
-    ctx->save_for_backward({h, weight});
-    auto shape = h.sizes().vec();
-    shape.back() /= 2;
-    auto s = at::empty(shape, h.options());
-    swiglu_cuda(h, s);
-    return at::linear(s, weight);
+// silu(u) w, (B, N, F), of the halves u and w of h = n weight^T, (B, N, 2F), which is given back where it is to be kept.
+at::Tensor swiglu_product(const at::Tensor& n, const at::Tensor& weight, bool keep, at::Tensor& h) {
+  at::Tensor s = at::empty({n.size(0), n.size(1), weight.size(0) / 2}, n.options()), product = at::linear(n, weight);
+  swiglu_cuda(product, s);
+  if (keep) h = product;
+  return s;
+}
+
+// From the gradient g of a layer's result, weight (out, F), and the h that its input was made of: that input, and in the place of h its gradient.
+at::Tensor swiglu_product_gradient(const at::Tensor& g, const at::Tensor& weight, at::Tensor& h) {
+  at::Tensor s = at::matmul(g, weight);
+  swiglu_gradient_cuda(h, s, h, s);
+  return s;
+}
+
+struct AddNormMlp : torch::autograd::Function<AddNormMlp> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
+                               const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, const at::Tensor& gate_up,
+                               const at::Tensor& down) {
+    Normed normed(x, gate, y, shift, scale, eps, gate_up.scalar_type());
+    at::Tensor h, s = swiglu_product(normed.n, gate_up, ctx != nullptr, h);
+    normed.n.reset();  // the layer that follows needs memory too
+    if (ctx) {
+      ctx->save_for_backward(normed.saved({gate_up, down, h}));
+      ctx->set_materialize_grads(false);
+      ctx->saved_data["eps"] = eps;
+    }
+    return {normed.sum, at::linear(s, down)};
   }
+
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    only_first_derivatives("swiglu_linear");
+    only_first_derivatives("add_norm_mlp");
+    // h, which nobody else has, is two fifths of what a block keeps: its gradient is written over it.
+    TORCH_CHECK(!ctx->saved_data.count("consumed"), "add_norm_mlp: one backward pass only; what a second one would need has been written over");
     auto saved = ctx->get_saved_variables();
-    auto h = saved[0], weight = saved[1], g = rows_of(gradients[0]), ds = at::matmul(g, weight), dh = at::empty_like(h);
-    swiglu_gradient_cuda(h, ds, dh, ds);  // likewise
-    return {dh, weight_gradient(g, ds)};
+    auto gate_up = saved[5], down = saved[6], h = saved[7], g = given_gradient(gradients[1], saved[0], down);
+    ctx->saved_data["consumed"] = true;
+    at::Tensor s = swiglu_product_gradient(g, down, h), ddown = weight_gradient(g, s);
+    s.reset();
+    at::Tensor n = at::matmul(h, gate_up);
+    variable_list result = gradients_of_norm(saved, gradients[0], ctx->saved_data["eps"].toDouble(), n);
+    result.push_back(weight_gradient(h, n));
+    result.push_back(ddown);
+    return result;
   }
 };
 
@@ -84,12 +142,20 @@ std::tuple<at::Tensor, at::Tensor> add_norm_linear(const at::Tensor& x, Optional
 #endif
 }
 
-at::Tensor swiglu_linear(const at::Tensor& h, const at::Tensor& weight) {
-  TORCH_CHECK(h.dim() > 0 && h.size(-1) > 0 && h.size(-1) % 2 == 0, "swiglu_linear: the last dimension must be even and not 0, found ", h.sizes());
-  check_weight("swiglu_linear", weight, h, h.size(-1) / 2);
-  TORCH_CHECK(weight.scalar_type() == h.scalar_type(), "swiglu_linear: the weight is ", weight.scalar_type(), ", its input ", h.scalar_type());
+std::tuple<at::Tensor, at::Tensor> add_norm_mlp(const at::Tensor& x, Optional<at::Tensor> gate, const Optional<at::Tensor>& y, Optional<at::Tensor> shift,
+                                                Optional<at::Tensor> scale, double eps, const at::Tensor& gate_up, const at::Tensor& down) {
+  check_add_norm("add_norm_mlp", x, gate, y, shift, scale);
+  check_weight("add_norm_mlp", gate_up, x, x.size(2));
+  TORCH_CHECK(gate_up.size(0) > 0 && gate_up.size(0) % 2 == 0, "add_norm_mlp: the rows of gate_up must be even in number, found ", gate_up.sizes());
+  check_weight("add_norm_mlp", down, x, gate_up.size(0) / 2);
+  TORCH_CHECK(gate_up.scalar_type() == down.scalar_type(), "add_norm_mlp: gate_up is ", gate_up.scalar_type(), ", down ", down.scalar_type());
 #ifdef DSD_CUDA
-  return SwigluLinear::apply(h, weight);
+  auto needs = [](const Optional<at::Tensor>& given) { return given && given->requires_grad(); };
+  bool recorded = c10::GradMode::is_enabled() && (x.requires_grad() || needs(gate) || needs(y) || needs(shift) || needs(scale) ||
+                                                  gate_up.requires_grad() || down.requires_grad());
+  auto out = recorded ? AddNormMlp::apply(x, gate, y, shift, scale, eps, gate_up, down)
+                      : AddNormMlp::forward(nullptr, x, gate, y, shift, scale, eps, gate_up, down);
+  return {out[0], out[1]};
 #else
   return {};
 #endif
@@ -100,7 +166,9 @@ at::Tensor swiglu_linear(const at::Tensor& h, const at::Tensor& weight) {
 TORCH_LIBRARY_FRAGMENT(dsd, library) {
   library.def("add_norm_linear(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, Tensor weight) -> (Tensor, Tensor)",
               &add_norm_linear);
-  library.def("swiglu_linear(Tensor h, Tensor weight) -> Tensor", &swiglu_linear);
+  library.def(
+      "add_norm_mlp(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, Tensor gate_up, Tensor down) -> (Tensor, Tensor)",
+      &add_norm_mlp);
 }
 
 }  // namespace dsd

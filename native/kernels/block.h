@@ -25,6 +25,7 @@ void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const 
                             const at::Tensor& dx1, const at::Tensor& dn, double eps, at::Tensor& dx, at::Tensor& dy, at::Tensor& dgate,
                             at::Tensor& dshift, at::Tensor& dscale, at::Tensor& n);
 void swiglu_cuda(const at::Tensor& h, at::Tensor& out);
+// `dh` may be h, and `out`, which is made again where it is wanted, g.
 void swiglu_gradient_cuda(const at::Tensor& h, const at::Tensor& g, at::Tensor& dh, at::Tensor& out);
 
 #endif

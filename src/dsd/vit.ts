@@ -7,6 +7,7 @@ import type { Linear, Weights } from '../nn/weights.js';
 import {
   addNorm,
   addNormLinear,
+  addNormMlp,
   arange,
   cat,
   embedding,
@@ -16,7 +17,6 @@ import {
   type Stream,
   scope,
   settled,
-  swigluLinear,
   type Tensor,
   tokenLinear,
 } from '../torch/index.js';
@@ -117,8 +117,9 @@ export function block(w: BlockWeights, heads: number, stream: Stream, modulation
   const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
   const attention = { gate: gate1, y: tokenLinear(attended, w.proj.weight) };
 
-  const [x1, hidden] = addNormLinear({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, w.gateUp.weight); // (B, N, 2F)
-  return { x: x1, branch: { gate: gate2, y: swigluLinear(hidden, w.down.weight) } };
+  const weights = { gateUp: w.gateUp.weight, down: w.down.weight };
+  const [x1, y] = addNormMlp({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, weights); // (B, N, d)
+  return { x: x1, branch: { gate: gate2, y } };
 }
 
 /**

@@ -16,9 +16,9 @@ import type { Tensor } from './tensor.js';
 
 const ADD_NORM = new Op('dsd::add_norm');
 const ADD_NORM_LINEAR = new Op('dsd::add_norm_linear');
+const ADD_NORM_MLP = new Op('dsd::add_norm_mlp');
 const SWIGLU = new Op('dsd::swiglu');
 const LINEAR = new Op('dsd::linear');
-const SWIGLU_LINEAR = new Op('dsd::swiglu_linear');
 const QKV_ATTENTION = new Op('dsd::qkv_attention');
 const QKV_ATTENTION_SUPPORTED = new Op('dsd::qkv_attention_supported');
 const CUDA_KERNELS = new Op('dsd::cuda_kernels');
@@ -106,10 +106,21 @@ export function swiglu(x: Tensor): Tensor {
   return onCpu(x) || onCuda(x, x.size(-1) / 2) ? SWIGLU.one(h(x)) : plain.swiglu(x);
 }
 
-/** swiglu, then a linear layer without bias, weight (out, F): (..., 2F) -> (..., out). On CUDA its input is made again, as in addNormLinear. */
-export function swigluLinear(x: Tensor, weight: Tensor): Tensor {
-  if (!onCpu(x) && onCuda(x, x.size(-1) / 2)) return SWIGLU_LINEAR.one(h(x), h(weight));
-  return tokenLinear(swiglu(x), weight);
+/** The weights of a SwiGLU MLP without biases: gateUp (2F, d), of which the first F rows make u and the others w, and down (out, F). */
+export interface MlpWeights {
+  readonly gateUp: Tensor;
+  readonly down: Tensor;
+}
+
+/**
+ * addNorm, and of the norm a SwiGLU MLP -> (B, N, out). On CUDA only what gateUp made is kept, and its gradient is written over it: there is one
+ * backward pass, also where a graph is retained.
+ */
+export function addNormMlp(stream: Stream, modulation: Modulation, eps: number, { gateUp, down }: MlpWeights): [x: Tensor, out: Tensor] {
+  if (!onCpu(stream.x) && addNormFits(stream.x) && onCuda(stream.x, down.size(1)))
+    return ADD_NORM_MLP.many(...parts(stream, modulation), eps, h(gateUp), h(down)) as [Tensor, Tensor];
+  const [x, hidden] = addNormLinear(stream, modulation, eps, gateUp);
+  return [x, tokenLinear(swiglu(hidden), down)];
 }
 
 /** What turns and scales queries and keys. */

@@ -6,14 +6,15 @@ export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } f
 export {
   addNorm,
   addNormLinear,
+  addNormMlp,
   type HeadNorms,
   kernelProblem,
+  type MlpWeights,
   type Modulation,
   qkvAttention,
   type Stream,
   settled,
   swiglu,
-  swigluLinear,
   tokenLinear,
 } from './fused.js';
 export { Graph, Replayed } from './graph.js';

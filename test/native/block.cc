@@ -115,6 +115,9 @@ void swiglus(const std::string& name, int rows, int F) {
   emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), back.data(), up.data(), chunks, F); });
   emulated::expect(name + " in the place of its gradient", up.values() == again.values());
   emulated::expect_near(name + " gradient", back.values(), dh, Kind<S>::tolerance);
+  up.fill(g);
+  emulated::launch({2}, 64, 0, [&] { swiglu_gradient(from.data(), up.data(), from.data(), up.data(), chunks, F); });
+  emulated::expect(name + " gradient in the place of the input", from.values() == back.values() && up.values() == again.values());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 /** A fused operator held against its composition. */
 import assert from 'node:assert/strict';
-import { type Device, type DType, grad, randn, type Tensor } from '../../src/torch/index.js';
+import { plain } from '../../src/torch/fused.js';
+import { type Device, type DType, grad, linear, type Modulation, randn, type Stream, type Tensor } from '../../src/torch/index.js';
 
 let drawn = 0;
 /** The next leaves have the numbers that they had when this was called with the same argument. */
@@ -48,3 +49,31 @@ export function same(
     near(mine[i] as Tensor, theirs[i] as Tensor, tolerance, `gradient of input ${i}`);
   });
 }
+
+/**
+ * An operator on a stream as a function of its leaves: x (B, N, d), then gate and y where there is a branch, then where there is a modulation (B, 2 or
+ * more, d), of which shift and scale are views, then weights.
+ */
+export const onStream =
+  (of: (stream: Stream, modulation: Modulation | undefined, ...weights: Tensor[]) => Result, branch = true, modulation = true) =>
+  (...leaves: Tensor[]): Result => {
+    const rest = [...leaves];
+    const next = (): Tensor => rest.shift() as Tensor;
+    const x = next();
+    const stream = branch ? { x, branch: { gate: next(), y: next() } } : { x };
+    if (!modulation) return of(stream, undefined, ...rest);
+    const [shift, scale] = next().unbind(1) as [Tensor, Tensor];
+    return of(stream, { shift, scale }, ...rest);
+  };
+
+/** What addNormLinear and addNormMlp are, in operators of libtorch. */
+export const composed = {
+  addNormLinear(stream: Stream, modulation: Modulation | undefined, eps: number, weight: Tensor): [x: Tensor, out: Tensor] {
+    const [x, normed] = plain.addNorm(stream, modulation, eps, weight.dtype);
+    return [x, linear(normed, weight)];
+  },
+  addNormMlp(stream: Stream, modulation: Modulation | undefined, eps: number, gateUp: Tensor, down: Tensor): [x: Tensor, out: Tensor] {
+    const [x, hidden] = composed.addNormLinear(stream, modulation, eps, gateUp);
+    return [x, linear(plain.swiglu(hidden), down)];
+  },
+};

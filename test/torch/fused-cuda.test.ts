@@ -5,19 +5,20 @@ import { plain } from '../../src/torch/fused.js';
 import {
   addNorm,
   addNormLinear,
+  addNormMlp,
   cudaAvailable,
+  grad,
   type HeadNorms,
-  linear,
+  type MlpWeights,
   type Modulation,
+  noGrad,
   qkvAttention,
-  type Stream,
   scope,
   setDeterministic,
   swiglu,
-  swigluLinear,
   type Tensor,
 } from '../../src/torch/index.js';
-import { leavesOn, same } from './fused-compare.js';
+import { composed, leavesOn, near, onStream, same } from './fused-compare.js';
 
 const EPS = 1e-6;
 const leaf = leavesOn('cuda');
@@ -46,31 +47,14 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             [narrow, 'float32'],
           ] as const) {
             leaves[0] = leaf(stream, B, N, d);
-            const whole =
-              (of: typeof addNorm) =>
-              (...[x, gate, y, m]: Tensor[]) => {
-                const [shift, scale] = (m as Tensor).unbind(1) as [Tensor, Tensor];
-                return of({ x: x as Tensor, branch: { gate: gate as Tensor, y: y as Tensor } }, { shift, scale }, EPS, dtype);
-              };
+            const whole = (of: typeof addNorm) => onStream((s, m) => of(s, m, EPS, dtype));
             same(whole(addNorm), whole(plain.addNorm), leaves, tolerance);
             if (dtype === narrow) {
               // What is made again for the weight's gradient.
-              const joined =
-                (of: (s: Stream, m: Modulation, w: Tensor) => [Tensor, Tensor]) =>
-                (...[x, gate, y, m, weight]: Tensor[]) => {
-                  const [shift, scale] = (m as Tensor).unbind(1) as [Tensor, Tensor];
-                  const stream = { x: x as Tensor, branch: { gate: gate as Tensor, y: y as Tensor } };
-                  return of(stream, { shift, scale }, weight as Tensor);
-                };
-              const composed = (s: Stream, m: Modulation, weight: Tensor): [Tensor, Tensor] => {
-                const [sum, normed] = plain.addNorm(s, m, EPS, narrow);
-                return [sum, linear(normed, weight)];
-              };
-              const given = [...leaves, leaf(narrow, 24, d)];
               same(
-                joined((s, m, weight) => addNormLinear(s, m, EPS, weight)),
-                joined(composed),
-                given,
+                onStream((s, m, weight) => addNormLinear(s, m as Modulation, EPS, weight as Tensor)),
+                onStream((s, m, weight) => composed.addNormLinear(s, m, EPS, weight as Tensor)),
+                [...leaves, leaf(narrow, 24, d)],
                 Math.max(tolerance, 1e-3),
               );
             }
@@ -95,15 +79,36 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             tolerance,
           ),
         ));
-      test(`swigluLinear, ${[rows, F]} in ${narrow}`, () =>
-        scope(() =>
-          same(
-            (x, weight) => [swigluLinear(x as Tensor, weight as Tensor)],
-            (x, weight) => [linear(plain.swiglu(x as Tensor), weight as Tensor)],
-            [leaf(narrow, rows, 2 * F), leaf(narrow, 24, F)],
-            Math.max(tolerance, 1e-3),
-          ),
-        ));
+    }
+
+    for (const [B, N, d, F] of [
+      [4, 256, 768, 2048],
+      [3, 100, 256, 672],
+      [2, 33, 384, 928],
+      [1, 1, 8, 8],
+      [2, 7, 640, 1600],
+      [2, 5, 16, 21], // two of its three parts are operators
+    ] as const) {
+      for (const stream of new Set(['float32', narrow] as const)) {
+        test(`addNormMlp, ${[B, N, d, F]} in ${narrow}, the stream in ${stream}`, () =>
+          scope(() => {
+            const leaves = [leaf(stream, B, N, d), leaf('float32', B, d), leaf(narrow, B, N, d), leaf('float32', B, 6, d)];
+            leaves.push(leaf(narrow, 2 * F, d), leaf(narrow, d, F));
+            const of = onStream((s, m, gateUp, down) =>
+              addNormMlp(s, m as Modulation, EPS, { gateUp: gateUp as Tensor, down: down as Tensor }),
+            );
+            same(
+              of,
+              onStream((s, m, gateUp, down) => composed.addNormMlp(s, m, EPS, gateUp as Tensor, down as Tensor)),
+              leaves,
+              Math.max(tolerance, 1e-3),
+            );
+            const recorded = of(...leaves);
+            noGrad(() => of(...leaves)).forEach((result, i) => {
+              near(result, recorded[i] as Tensor, tolerance, `result ${i} without a gradient`);
+            });
+          }));
+      }
     }
 
     for (const [B, N, h, D] of [
@@ -153,6 +158,14 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
 
   test('what does not fit is an error, not a crash', () =>
     scope(() => {
+      const [gateUp, down] = [leaf('float32', 32, 16), leaf('float32', 16, 16)];
+      const row = leaf('float32', 2, 16);
+      const mlp = (weights: MlpWeights) => addNormMlp({ x: leaf('float32', 2, 4, 16) }, { shift: row, scale: row }, EPS, weights)[1].sum();
+      assert.throws(() => mlp({ gateUp, down: leaf('float32', 16, 24) }), /add_norm_mlp: the weight must be \(out, 16\)/);
+      assert.throws(() => mlp({ gateUp, down: leaf('bfloat16', 16, 16) }), /add_norm_mlp: gate_up is Float, down BFloat16/);
+      const once = mlp({ gateUp, down });
+      grad([once], [gateUp], undefined, { retainGraph: true });
+      assert.throws(() => grad([once], [gateUp]), /add_norm_mlp: one backward pass only/);
       const x = leaf('float32', 2, 4, 16);
       const y = leavesOn('cpu')('float32', 2, 4, 16);
       assert.throws(() => addNorm({ x, branch: { gate: leaf('float32', 2, 16), y } }, undefined, EPS, 'float32'), /add_norm: .*cpu/);

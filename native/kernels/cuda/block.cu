@@ -276,7 +276,8 @@ DSD_ADD_NORMS(2)
 DSD_ADD_NORMS(3)
 DSD_ADD_NORMS(4)
 
-// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each. The gradient makes the product again where asked; out may be g
+// --- swiglu: a thread takes chunks of eight of silu(u) w; rows of h are u, then w, F each. The gradient makes the product again
+// where asked; dh may be h, and out may be g: a chunk is read before it is written.
 
 template <typename S>
 static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsigned chunks, int F) {
@@ -293,7 +294,7 @@ static __device__ void swiglu(const S* DSD_RESTRICT h, S* DSD_RESTRICT out, unsi
 }
 
 template <typename S>
-static __device__ void swiglu_gradient(const S* DSD_RESTRICT h, const S* g, S* DSD_RESTRICT dh, S* out, unsigned chunks, int F) {
+static __device__ void swiglu_gradient(const S* h, const S* g, S* dh, S* out, unsigned chunks, int F) {
   const unsigned width = F / 8;
   for (unsigned at = blockIdx.x * blockDim.x + threadIdx.x; at < chunks; at += gridDim.x * blockDim.x) {
     const long long row = at / width, c = (at - row * width) * 8;
