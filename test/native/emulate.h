@@ -15,11 +15,12 @@
 //
 // Rules for the kernel's text: dynamic shared memory by the macro DSD_SHARED(name), defined there for CUDA and here for the CPU; inline assembly only
 // in small functions, which under DSD_EMULATED call their namesakes below. What it finds: threads of a warp that part at an exchange, barriers that
-// not all threads reach, reads of cp.async's data before the wait, and, because launch() lets threads run in another order each time (set
+// not all threads reach, reads of cp.async's data or of the copy engine's before the wait, writes over what the copy engine has still to store, and, because launch() lets threads run in another order each time (set
 // `schedule` and compare), most missing barriers between warps.
 #pragma once
 #define DSD_EMULATED 1
 
 #include "emulate/check.h"
 #include "emulate/functions.h"
+#include "emulate/tma.h"
 #include "emulate/wgmma.h"

@@ -42,7 +42,7 @@ alignas(1024) inline unsigned char dynamic_shared[most_shared];
 inline unsigned schedule = 0;  // another number, another order of threads
 
 struct Wait {
-  const char* kind = nullptr;  // what the thread waits in; null: it runs
+  const char* kind = nullptr;  // what the thread waits in; null: it runs. | begins a barrier of threads, ? what a thread waits for on its own
   unsigned mask = 0;
   void* payload = nullptr;
 };
@@ -59,6 +59,7 @@ struct Thread {
   bool done;
   Wait wait;
   std::vector<std::vector<AsyncCopy>> copies;  // groups, the last one still open
+  std::vector<std::vector<std::function<void()>>> stores;  // likewise, of the copy engine
 };
 struct Block {
   dim3 grid, size;
@@ -68,6 +69,7 @@ struct Block {
   Thread* current = nullptr;
   ucontext_t scheduler;
   const std::function<void()>* body = nullptr;
+  std::vector<std::function<void()>> loads;  // of the copy engine, on their way
   std::string name() const { return "block " + std::to_string(index.x) + ", thread " + std::to_string(current->number) + ": "; }
 };
 inline Block block;
@@ -94,7 +96,7 @@ void exchange(const char* kind, unsigned mask, Payload& payload, Perform perform
     if (!(mask >> i & 1)) continue;
     if (other.done) fail(block.name() + kind + ": lane " + std::to_string(i) + " has ended");
     if (!other.wait.kind) return yield();
-    if (other.wait.kind[0] == '|') return yield();  // at a barrier of the block, where it may be waited for too: found out when nothing moves
+    if (other.wait.kind[0] == '|' || other.wait.kind[0] == '?') return yield();  // at a barrier of the block, where it may be waited for too: found out when nothing moves
     if (std::strcmp(other.wait.kind, kind) != 0 || other.wait.mask != mask) fail(block.name() + kind + ": lane " + std::to_string(i) + " is in " + other.wait.kind);
     payloads[i] = static_cast<Payload*>(other.wait.payload);
   }
@@ -109,8 +111,16 @@ inline void barrier(unsigned number = 0, unsigned threads = 0) {
   yield();
 }
 
+// Until something holds that others, or the copy engine, bring about.
+inline void wait_until(const char* kind, const std::function<bool()>& holds) {
+  if (holds()) return;
+  block.current->wait = {kind, 0, const_cast<std::function<bool()>*>(&holds)};
+  yield();
+}
+
 inline void enter() {
   (*block.body)();
+  if (!block.current->stores.empty()) fail(block.name() + "ends before the copy engine has read what it stores");
   block.current->done = true;
 }
 
@@ -131,6 +141,7 @@ inline void begin_threads() {
     thread.done = false;
     thread.wait = {};
     thread.copies.assign(1, {});
+    thread.stores.clear();
   }
 }
 
@@ -152,6 +163,17 @@ inline bool open_barriers() {
     opened = true;
   }
   return opened;
+}
+
+// Lets the threads go on that wait for what now holds; whether there is any.
+inline bool wake() {
+  bool woken = false;
+  for (auto& thread : block.threads) {
+    if (thread->done || !thread->wait.kind || thread->wait.kind[0] != '?' || !(*static_cast<std::function<bool()>*>(thread->wait.payload))()) continue;
+    thread->wait.kind = nullptr;
+    woken = true;
+  }
+  return woken;
 }
 
 // Warp by warp, each as far as it comes: the most that warps can be apart.
@@ -181,10 +203,21 @@ inline void run_block(std::mt19937& random) {
         }
       }
     }
-    if (std::all_of(block.threads.begin(), block.threads.end(), [](auto& thread) { return thread->done; })) return;
-    if (open_barriers()) continue;
+    if (std::all_of(block.threads.begin(), block.threads.end(), [](auto& thread) { return thread->done; })) {
+      if (!block.loads.empty()) fail("a block ends before what it loads has come");
+      return;
+    }
+    if (open_barriers() | wake()) continue;
+    if (!block.loads.empty()) {  // no sooner than something waits for them, in any order
+      const size_t i = random() % block.loads.size();
+      const auto load = std::move(block.loads[i]);
+      block.loads.erase(block.loads.begin() + i);
+      load();
+      continue;
+    }
     for (auto& thread : block.threads) {
       block.current = thread.get();
+      if (!thread->done && thread->wait.kind[0] == '?') fail(block.name() + "waits for ever: " + (thread->wait.kind + 1));
       if (!thread->done && thread->wait.kind[0] != '|') fail(block.name() + "waits for its warp in " + thread->wait.kind + " for ever");
     }
     fail("threads wait at different barriers for ever");
