@@ -265,7 +265,7 @@ test('kernels are told apart by the names that libraries give them', () => {
 
 /** Names of the kernels of a CUDA file; what a macro puts into a name is a digit here. */
 function kernelsOf(source: string): string[] {
-  const names = source.matchAll(/__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+(?:##\w+)*)\s*\(/g);
+  const names = source.matchAll(/__global__\s+void\s+(?:(?:DSD_CLUSTER|__launch_bounds__)\([^)]*\)[\s\\]*)*(\w+(?:##\w+)*)\s*\(/g);
   return [...names].map(([, name]) => (name as string).replaceAll(/##[A-Za-z]+/g, '1').replaceAll('##', ''));
 }
 
@@ -276,16 +276,27 @@ test('every kernel of ours is in the group that its file is for', () => {
     const source = readFileSync(join(folder, file), 'utf8');
     const kernels = kernelsOf(source);
     assert.equal(kernels.length, source.match(/__global__/g)?.length, `${file}: ${kernels.join(' ')}`);
-    return kernels.map((kernel) => ({ file, kernel }));
+    // Where a macro has the name as its first argument: those of its uses.
+    const uses = [...source.matchAll(/^DSD_\w+\((dsd_\w+)/gm)].map(([, name]) => name as string);
+    const own = kernels.filter((kernel) => kernel.startsWith('dsd_'));
+    assert.ok(own.length === kernels.length || uses.length > 0, `${file}: ${kernels.join(' ')}`);
+    return [...own, ...uses].map((kernel) => ({ file, kernel }));
   });
   for (const { file, kernel } of named) {
-    const group = file.startsWith('attention')
-      ? 'attention'
-      : { 'optimizer.cu': 'optimizer and averages', 'draw.cu': 'random draws', 'block.cu': 'our fused operators' }[file];
+    const groups = { attention: 'attention', optimizer: 'optimizer and averages', draw: 'random draws' };
+    const group = groups[file.split(/[-.]/, 1)[0] as keyof typeof groups] ?? 'our fused operators';
     assert.equal(groupOf(kernel), group, `${kernel} of ${file}`);
   }
   const kernels = new Set(named.map(({ kernel }) => kernel));
-  for (const kernel of ['dsd_squares', 'dsd_quintic', 'dsd_draw', 'dsd_attention_1', 'dsd_attention_hopper', 'dsd_add_norm_gradient_1_1'])
+  for (const kernel of [
+    'dsd_squares',
+    'dsd_quintic',
+    'dsd_draw',
+    'dsd_attention_1',
+    'dsd_attention_hopper',
+    'dsd_add_norm_gradient_1_1',
+    'dsd_swiglu_product_hopper',
+  ])
     assert.ok(kernels.has(kernel), `${kernel} is not among ${[...kernels].join(' ')}`);
 });
 
