@@ -26,8 +26,11 @@ export interface ObjectiveConfig {
   readonly mask: number;
   /** k: denoising passes for one encoding. */
   readonly passes: number;
-  /** t = sigmoid(mean + std n), n normal; then t' = shift t / (1 + (shift - 1) t). */
-  readonly time: { readonly mean: number; readonly std: number; readonly shift: number };
+  /**
+   * t = sigmoid(mean + std n), n normal; then t' = shift t / (1 + (shift - 1) t). Where the target is the clean latent, its error at t counts
+   * max(1 - t, 0.05)^-weighting times: 0 is the paper's plain mean, 2 is the error of the velocity that the sampler makes of it.
+   */
+  readonly time: { readonly mean: number; readonly std: number; readonly shift: number; readonly weighting: number };
   /** With this probability the decoder sees s z1 + (1 - s) eps, s uniform in [from, 1): it learns to forgive the sampler's errors. */
   readonly decoderNoise: { readonly probability: number; readonly from: number };
   /** Rate at which the class is replaced by the null class, for classifier-free guidance. */
@@ -126,11 +129,20 @@ const stopGradient = (x: Tensor): Tensor => x.detach();
 /** t' = a t / (1 + (a - 1) t), elementwise. */
 const shifted = (t: Tensor, a: number): Tensor => (a === 1 ? t : t.mul(a).div(t.mul(a - 1).add(1)));
 
+/** The least 1 - t in the weight of an error: what is left of the noise there is too little to see, and the weight would have no bound. */
+const LEAST_NOISE = 0.05;
+
 /** Logits of the representation head: unit vectors times unit prototypes. pooled (B, d) -> (B, P). */
 function prototypeLogits(weights: Weights, pooled: Tensor): Tensor {
   const unit = (v: Tensor) => v.div(v.norm(2, -1, true).clamp(1e-12));
   const w = weights.at('represent');
   return unit(mlp([w.linear('0'), w.linear('2')], (h) => h.gelu(), pooled)).matmul(unit(w.get('prototypes')).transpose(0, 1));
+}
+
+/** The mean over pictures of max(1 - t, LEAST_NOISE)^-p times the mean square of a - b, (B, N, C) each; t (B). */
+function weightedError(a: Tensor, b: Tensor, t: Tensor, p: number): Tensor {
+  const weight = t.neg().add(1).clamp(LEAST_NOISE).pow(-p).to({ dtype: a.dtype }); // (B)
+  return a.sub(b).square().mean([1, 2]).mul(weight).mean();
 }
 
 /** The online encoder's clean view of every picture, and its augmented one. */
@@ -207,10 +219,10 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
   const flat = (x: Tensor) => x.reshape(B * k, ...x.shape.slice(2)); // (B, k, ...) -> (B k, ...)
   const repeat = (x: Tensor) => (k === 1 ? x : flat(x.unsqueeze(1).expand(B, k, ...x.shape.slice(1))));
   const eps = flat(draws.noise); // (B k, N, C)
+  const noised = config.input === 'noised';
+  const drawn = shifted(draws.time.mul(config.time.std).add(config.time.mean).sigmoid(), config.time.shift);
+  const t = flat(noised ? drawn : onesLike(drawn)); // (B k)
   const denoising = (): Pass<Denoised> => {
-    const noised = config.input === 'noised';
-    const drawn = shifted(draws.time.mul(config.time.std).add(config.time.mean).sigmoid(), config.time.shift);
-    const t = flat(noised ? drawn : onesLike(drawn)); // (B k)
     // The diffusion loss trains the encoder through its input (inferred from the paper); the switch shows what that is worth.
     const source = repeat(config.gradientIntoInput ? zc : stopGradient(zc));
     const tt = t.to({ dtype: eps.dtype }).view(B * k, 1, 1);
@@ -239,7 +251,11 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
     const z = repeat(config.stopGradient ? stopGradient(z2) : z2);
     // Cure 2: a velocity target contains eps, of full rank, and drives the predictor's rank above its target's; a clean one lets it be a low-rank filter.
     const target = config.target === 'velocity' ? z.sub(eps) : z;
-    if (weights.denoise > 0) terms.denoise = mseLoss(predicted.prediction, target.reshape(B * k, N, C));
+    const goal = target.reshape(B * k, N, C);
+    if (weights.denoise > 0) {
+      const weighted = config.time.weighting !== 0 && config.target === 'clean' && noised;
+      terms.denoise = weighted ? weightedError(predicted.prediction, goal, t, config.time.weighting) : mseLoss(predicted.prediction, goal);
+    }
 
     // --- align: an early denoiser layer looks like a late teacher layer. The teacher is the goal, not a party: stop-gradient.
     if (weights.align > 0 && predicted.tap && teacher.tap) {

@@ -51,7 +51,7 @@ const schema = z.strictObject({
     gradientIntoInput: z.boolean(),
     mask: share,
     passes: upTo(1_000),
-    time: z.strictObject({ mean: z.number(), std: positive, shift: positive }),
+    time: z.strictObject({ mean: z.number(), std: positive, shift: positive, weighting: z.number().min(0).max(4) }),
     decoderNoise: z.strictObject({ probability: share, from: share }),
     dropClass: share,
     labels: z.boolean(),

@@ -19,7 +19,7 @@ const base: RunSettings = {
     gradientIntoInput: true,
     mask: 0.25,
     passes: 1,
-    time: { mean: 0, std: 1, shift: 0.71 },
+    time: { mean: 0, std: 1, shift: 0.71, weighting: 0 },
     decoderNoise: { probability: 0.5, from: 0.7 },
     dropClass: 0.1,
     labels: true,
