@@ -106,7 +106,7 @@ static __device__ __forceinline__ void swiglu_gradient(const TensorMap& g, const
       waits = false;
       float sums[64];
       ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) {
-        const Tile a = tile_at(stage + group * 8192), b = tile_at(stage + Shape::left, 8192);
+        const Tile a = tile_at(stage + group * 8192, 0), b = tile_at(stage + Shape::left, 8192);
 #pragma unroll
         for (int k = 0; k < 4; k++) weighted_128(sums, a + 32 * k, b + 2048 * k, add || k > 0);
       }, [&](int begun_steps) {
@@ -135,7 +135,7 @@ static __device__ __forceinline__ void swiglu_gradient(const TensorMap& g, const
   if (Shape::blocks > 1) meet<Shape::blocks>();
 }
 
-typedef GradientShape<2, 3> BestGradient;
+typedef GradientShape<1, 3> BestGradient;
 #define DSD_GRADIENT(name, Shape)                                                                                                                 \
   extern "C" __global__ void DSD_CLUSTER(Shape::blocks) __launch_bounds__(384, 1)                                                                 \
       name(const __grid_constant__ TensorMap g, const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap s, \

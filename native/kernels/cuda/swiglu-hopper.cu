@@ -2,18 +2,16 @@
 // in float32. u and w are rounded before silu, whether or not h is written: s is the same either way.
 //
 // A tile is 128 rows and the same columns of u and of w, so that a thread has both in its sums. Blocks stay and take one tile after another. A thread loads
-// what the products read, as far ahead as there are stages; two groups of four warps multiply and write, so that one's results leave
-// while the other multiplies. Either both work on a tile, 64 rows each, one a few stages ahead, or they take tiles in turn.
+// what the products read, as far ahead as there are stages; two groups of four warps multiply and write, 64 rows of a tile each. One is a few stages ahead, so
+// that its results leave while the other multiplies.
 
 #include "tma.h"
 
-template <int half_, bool in_turn_, int blocks_, int ahead_>
+template <int blocks_, int ahead_>
 struct ProductShape {
-  static constexpr int half = half_;          // columns of u, and of w
-  static constexpr bool in_turn = in_turn_;   // the two groups of warps
-  static constexpr int blocks = blocks_;      // of a cluster: they take tiles below each other, of the same columns
-  static constexpr int ahead = ahead_;        // by how many stages the first group begins earlier
-  static constexpr int parts = in_turn ? 2 : 1;  // of 64 rows, each group's
+  static constexpr int half = 128;        // columns of u, and of w
+  static constexpr int blocks = blocks_;  // of a cluster: they take tiles below each other, of the same columns
+  static constexpr int ahead = ahead_;    // by how many stages the first group of warps begins earlier
   static constexpr int left = 128 * 128, right = 2 * half * 128, staged = 8 * 4096;
   static constexpr int pieces = blocks > 2 ? blocks : 2, piece = right / pieces;  // the boxes of W, in bytes
   static constexpr int stages = (232448 - staged - 256) / (left + right);
@@ -37,13 +35,13 @@ static __device__ __forceinline__ unsigned char* begin_box(unsigned char* own, i
 
 // Results of a warp: 16 rows from `row`, of u and w `half` columns each from `column`.
 template <int half, bool with_h>
-static __device__ __forceinline__ void leave(const float* sums, unsigned char* own, int first, const TensorMap& h, const TensorMap& s, int row, int column) {
+static __device__ __forceinline__ void leave(const float* sums, unsigned char* own, const TensorMap& h, const TensorMap& s, int row, int column) {
   const Rows16 rows;
   const bool first_lane = thread_number() % 32 == 0;
 #pragma unroll
   for (int c = 0; c < half / 64; c++) {
     u32 u[16], w[16];
-    const int count = first + c * (with_h ? 3 : 1), at = column + 64 * c;
+    const int count = c * (with_h ? 3 : 1), at = column + 64 * c;
 #pragma unroll
     for (int i = 0; i < 16; i++) {
       u[i] = pack(sums[32 * c + 2 * i], sums[32 * c + 2 * i + 1]);
@@ -71,14 +69,14 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
   DSD_SHARED(shared);
   unsigned char* const boxes = shared + Shape::stages * Shape::Pipe::bytes;
   Barrier* const barriers = reinterpret_cast<Barrier*>(boxes + Shape::staged);
-  Barrier* const turns = barriers + 2 * Shape::stages;  // for each group: it may begin
+  Barrier* const begun = barriers + 2 * Shape::stages;
   const typename Shape::Pipe ring(shared, barriers);
   const int rank = Shape::blocks > 1 ? rank_in_cluster() : 0, steps = (d + 63) / 64, columns = (F + Shape::half - 1) / Shape::half;
   const int tiles = (M + 128 * Shape::blocks - 1) / (128 * Shape::blocks) * columns, stride = gridDim.x / Shape::blocks;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
-    ring.start_all(Shape::in_turn ? 4 : 8);
-    start(turns, 4), start(turns + 1, 4);
+    ring.start_all(8);
+    start(begun, 4);
     started();
   }
   meet<Shape::blocks>();
@@ -107,37 +105,24 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
     take_registers<240>();
     const int group = warp / 4 - 1;
     unsigned char* const own = boxes + (warp - 4) * 4096;
-    if (Shape::in_turn && group) place.skip(steps);
-    // In turn, none asks for a stage before the other has come to that before it: a barrier tells a phase from the last one only.
-    bool waits = group == 1 && (Shape::in_turn || Shape::ahead), tells = Shape::in_turn || group == 0;
-    u32 turn = 0;
+    bool waits = group == 1 && Shape::ahead, tells = group == 0;
 #pragma unroll 1
-    for (int tile = blockIdx.x / Shape::blocks + (Shape::in_turn ? group * stride : 0); tile < tiles; tile += Shape::in_turn ? 2 * stride : stride) {
-      float sums[Shape::parts][Shape::half];
-      if (waits) wait(turns + group, turn), turn ^= 1;
-      waits = Shape::in_turn;
+    for (int tile = blockIdx.x / Shape::blocks; tile < tiles; tile += stride) {
+      const int column = tile % columns * Shape::half, row = (tile / columns * Shape::blocks + rank) * 128 + group * 64 + warp % 4 * 16;
+      float sums[Shape::half];
+      if (waits) wait(begun, 0);
+      waits = false;
       ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) {
-        const Tile a = tile_at(stage + (Shape::in_turn ? 0 : group * 8192)), b = tile_at(stage + Shape::left);
+        const Tile a = tile_at(stage + group * 8192, 0), b = tile_at(stage + Shape::left, 0);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-#pragma unroll
-          for (int p = 0; p < Shape::parts; p++) {
-            if (Shape::half == 128) rows_by_256(sums[p], a + 32 * k, b + 32 * k, add || k > 0);
-            else rows_by_128(sums[p], a + (8192 * p + 32 * k), b + 32 * k, add || k > 0);
-          }
-        }
+        for (int k = 0; k < 4; k++) rows_by_256(sums, a + 32 * k, b + 32 * k, add || k > 0);
       }, [&](int begun_steps) {
-        if (!tells || begun_steps != (Shape::in_turn ? steps : min(Shape::ahead, steps))) return;
-        if (thread_number() % 32 == 0) arrive(turns + 1 - group);
-        tells = Shape::in_turn;
+        if (!tells || begun_steps != min(Shape::ahead, steps)) return;
+        if (thread_number() % 32 == 0) arrive(begun);
+        tells = false;
       });
-      const int column = tile % columns * Shape::half, row = (tile / columns * Shape::blocks + rank) * 128 + (Shape::in_turn ? 0 : group * 64) + warp % 4 * 16;
-#pragma unroll
-      for (int p = 0; p < Shape::parts; p++) {
-        settled<Shape::half>(sums[p]);
-        leave<Shape::half, with_h>(sums[p], own, p * (with_h ? 3 : 1) * (Shape::half / 64), h, s, row + 64 * p, column);
-      }
-      if (Shape::in_turn) place.skip(steps);
+      settled<Shape::half>(sums);
+      leave<Shape::half, with_h>(sums, own, h, s, row, column);
     }
     if (thread_number() % 32 == 0) wait_for_stores<0>();
   }
@@ -145,7 +130,7 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
   if (Shape::blocks > 1) meet<Shape::blocks>();
 }
 
-typedef ProductShape<128, false, 2, 3> Best;
+typedef ProductShape<1, 3> Best;
 #define DSD_PRODUCT(name, Shape, with_h)                                                                                                          \
   extern "C" __global__ void DSD_CLUSTER(Shape::blocks) __launch_bounds__(384, 1)                                                                 \
       name(const __grid_constant__ TensorMap n, const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap s, \

@@ -48,7 +48,6 @@ template <int pending>
 static void wait_for_products() {}
 static void commit_products() {}
 static Tile tile_at(const unsigned char* first, int) { return tile_at(first); }
-static void rows_by_128(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 128, nullptr, begin_of(a), begin_of(b), false, false, add); }
 static void rows_by_256(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 256, nullptr, begin_of(a), begin_of(b), false, false, add); }
 static void weighted_128(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 128, nullptr, begin_of(a), begin_of(b), false, true, add, 8192); }
 static void store_matrices(unsigned char* row, const u32* words) { emulated::stmatrix(words, row, 4, false); }
@@ -72,10 +71,10 @@ static __device__ __forceinline__ void expect(Barrier* barrier, int bytes) {
 static __device__ __forceinline__ void arrive(Barrier* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(in_shared(barrier)) : "memory");
 }
-// At the barrier of another block of the cluster.
+// At the barrier of another block of the cluster. It tells of products that have ended, whose operands may be written over, of nothing that was written: the
+// release to the cluster that could be asked for waits for all of the thread's writes, several hundred cycles a stage.
 static __device__ __forceinline__ void arrive(Barrier* barrier, int block) {
-  asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(
-                   in_shared(barrier)),
+  asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(in_shared(barrier)),
                "r"(block)
                : "memory");
 }
@@ -151,8 +150,8 @@ template <int pending>
 static __device__ __forceinline__ void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-// Of columns: `leading` bytes from 64 of them to the next.
-static __device__ __forceinline__ Tile tile_at(const unsigned char* first, int leading) { return {(u32)(leading / 16) << 16 | in_shared(first) >> 4}; }
+// Of columns: `leading` bytes from 64 of them to the next. In a cluster an address has the block's rank above its 18 bits.
+static __device__ __forceinline__ Tile tile_at(const unsigned char* first, int leading) { return {(u32)(leading / 16) << 16 | (in_shared(first) & 0x3ffff) >> 4}; }
 
 #define DSD_NUMBERS_64                                                                                                                                 \
   DSD_NUMBERS_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, " \
@@ -163,14 +162,7 @@ static __device__ __forceinline__ Tile tile_at(const unsigned char* first, int l
                  "%114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define DSD_SUMS_64(d) DSD_SUMS_32(d), DSD_SUMS_32((d + 32))
 #define DSD_SUMS_128(d) DSD_SUMS_64(d), DSD_SUMS_64((d + 64))
-// d (64, 128) = a (64, 16) times the transpose of b (128, 16), added to what d was if told so.
-static __device__ __forceinline__ void rows_by_128(float* d, Tile a, Tile b, bool add) {
-  asm volatile("{.reg .pred add; .reg .b64 a, b; mov.b64 a, {%64, %67}; mov.b64 b, {%65, %67}; setp.ne.s32 add, %66, 0; "
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DSD_NUMBERS_64 "}, a, b, add, 1, 1, 0, 0;}"
-               : DSD_SUMS_64(d)
-               : "r"(a.low), "r"(b.low), "r"((int)add), "n"(DSD_TILE_HIGH));
-}
-// d (64, 256) = a (64, 16) times the transpose of b (256, 16), or added.
+// d (64, 256) = a (64, 16) times the transpose of b (256, 16), added to what d was if told so.
 static __device__ __forceinline__ void rows_by_256(float* d, Tile a, Tile b, bool add) {
   asm volatile("{.reg .pred add; .reg .b64 a, b; mov.b64 a, {%128, %131}; mov.b64 b, {%129, %131}; setp.ne.s32 add, %130, 0; "
                "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" DSD_NUMBERS_128 "}, a, b, add, 1, 1, 0, 0;}"
@@ -205,10 +197,6 @@ struct Place {
   u32 parity = 0;
   __device__ __forceinline__ void next() {
     if (++stage == stages) stage = 0, parity ^= 1;
-  }
-  __device__ __forceinline__ void skip(int count) {
-    const int at = stage + count;
-    parity ^= at / stages & 1, stage = at % stages;
   }
 };
 
