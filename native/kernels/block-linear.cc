@@ -77,7 +77,13 @@ struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
 
 // silu(u) w, (B, N, F), of the halves u and w of h = n weight^T, (B, N, 2F), which is given back where it is to be kept.
 at::Tensor swiglu_product(const at::Tensor& n, const at::Tensor& weight, bool keep, at::Tensor& h) {
-  at::Tensor s = at::empty({n.size(0), n.size(1), weight.size(0) / 2}, n.options()), product = at::linear(n, weight);
+  at::Tensor s = at::empty({n.size(0), n.size(1), weight.size(0) / 2}, n.options());
+  if (swiglu_product_fits(n, weight)) {
+    if (keep) h = at::empty({n.size(0), n.size(1), weight.size(0)}, n.options());
+    swiglu_product_cuda(n, weight, h, s);
+    return s;
+  }
+  at::Tensor product = at::linear(n, weight);
   swiglu_cuda(product, s);
   if (keep) h = product;
   return s;
@@ -85,6 +91,11 @@ at::Tensor swiglu_product(const at::Tensor& n, const at::Tensor& weight, bool ke
 
 // From the gradient g of a layer's result, weight (out, F), and the h that its input was made of: that input, and in the place of h its gradient.
 at::Tensor swiglu_product_gradient(const at::Tensor& g, const at::Tensor& weight, at::Tensor& h) {
+  if (swiglu_product_gradient_fits(g, weight)) {
+    at::Tensor s = at::empty({g.size(0), g.size(1), weight.size(1)}, g.options());
+    swiglu_product_gradient_cuda(g, weight, h, s);
+    return s;
+  }
   at::Tensor s = at::matmul(g, weight);
   swiglu_gradient_cuda(h, s, h, s);
   return s;

@@ -28,6 +28,14 @@ void swiglu_cuda(const at::Tensor& h, at::Tensor& out);
 // `dh` may be h, and `out`, which is made again where it is wanted, g.
 void swiglu_gradient_cuda(const at::Tensor& h, const at::Tensor& g, at::Tensor& dh, at::Tensor& out);
 
+// In swiglu-hopper.cc, SwiGLU and the product before it as one kernel: n or, for the gradient, g (..., d), in rows one after another; gate_up (2F, d), down (d, F).
+bool swiglu_product_fits(const at::Tensor& n, const at::Tensor& gate_up);
+bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down);
+// s (..., F), and where it is defined h (..., 2F), are written.
+void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s);
+// Of s = g down, SwiGLU's gradient at h is written over h; s is what h's SwiGLU was.
+void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s);
+
 #endif
 
 }  // namespace dsd

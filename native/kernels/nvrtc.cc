@@ -45,12 +45,15 @@ DSD_EMBED(block, "block.cu")
 DSD_EMBED(draw, "draw.cu")
 DSD_EMBED(hopper, "hopper.h")
 DSD_EMBED(optimizer, "optimizer.cu")
+DSD_EMBED(swiglu_gradient_hopper, "swiglu-gradient-hopper.cu")
+DSD_EMBED(swiglu_hopper, "swiglu-hopper.cu")
+DSD_EMBED(tma, "tma.h")
 DSD_EMBED(token, "token.h")
 namespace {
 
 // What modules may include; all of it is told to each.
-const char* const header_names[] = {"hopper.h", "token.h"};
-const char* const headers[] = {dsd_source_hopper, dsd_source_token};
+const char* const header_names[] = {"hopper.h", "tma.h", "token.h"};
+const char* const headers[] = {dsd_source_hopper, dsd_source_tma, dsd_source_token};
 
 struct Module {
   const char* name;
@@ -62,7 +65,9 @@ const Module modules[] = {{"attention", dsd_source_attention},
                           {"attention-hopper", dsd_source_attention_hopper},
                           {"block", dsd_source_block},
                           {"draw", dsd_source_draw},
-                          {"optimizer", dsd_source_optimizer}};
+                          {"optimizer", dsd_source_optimizer},
+                          {"swiglu-gradient-hopper", dsd_source_swiglu_gradient_hopper},
+                          {"swiglu-hopper", dsd_source_swiglu_hopper}};
 
 struct Problem {
   std::string text;
@@ -179,7 +184,7 @@ std::string compile(const Module& module, const std::string& arch) {
   load(read_log, library, "nvrtcGetProgramLog");
   load(destroy, library, "nvrtcDestroyProgram");
   void* program = nullptr;
-  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), 2, headers, header_names) != 0) throw Problem{"NVRTC did not take the source"};
+  if (create(&program, module.source, (std::string(module.name) + ".cu").c_str(), std::size(headers), headers, header_names) != 0) throw Problem{"NVRTC did not take the source"};
   std::string option = "--gpu-architecture=" + arch;
   const char* options[] = {option.c_str(), "--std=c++17"};
   int status = build(program, 2, options);
@@ -214,9 +219,11 @@ std::string cache_path(const Module& module, const std::string& arch) {
   folder += "/dsd";
   mkdir(folder.c_str(), 0700);  // what lies there is run on the device
   uint64_t hash = 14695981039346656037ull;  // FNV-1a of the texts
-  for (const char* text : {module.source, headers[0], headers[1]}) {
-    for (const char* c = text; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
-  }
+  const auto add = [&](const char* c) {
+    for (; *c; c++) hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211ull;
+  };
+  add(module.source);
+  for (const char* text : headers) add(text);
   char digits[32];
   std::snprintf(digits, sizeof digits, "-%016llx-", static_cast<unsigned long long>(hash));
   return folder + "/" + module.name + digits + arch + ".cubin";

@@ -83,10 +83,11 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
 
     for (const [B, N, d, F] of [
       [4, 256, 768, 2048],
+      [16, 256, 384, 928], // more tiles than there are multiprocessors
       [3, 100, 256, 672],
       [2, 33, 384, 928],
       [1, 1, 8, 8],
-      [2, 7, 640, 1600],
+      [9, 101, 640, 1600],
       [2, 5, 16, 21], // two of its three parts are operators
     ] as const) {
       for (const stream of new Set(['float32', narrow] as const)) {
@@ -106,6 +107,12 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             const recorded = of(...leaves);
             noGrad(() => of(...leaves)).forEach((result, i) => {
               near(result, recorded[i] as Tensor, tolerance, `result ${i} without a gradient`);
+            });
+            const up = recorded.map((result) => leaf(result.dtype, ...result.shape).detach());
+            const again = of(...leaves);
+            const [first, second] = [recorded, again].map((results) => grad(results, leaves, up)) as [Tensor[], Tensor[]];
+            [...again, ...second].forEach((result, i) => {
+              near(result, [...recorded, ...first][i] as Tensor, 0, `result or gradient ${i}, once more`);
             });
           }));
       }

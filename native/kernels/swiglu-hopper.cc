@@ -1,0 +1,104 @@
+// The product of a block's MLP with SwiGLU behind it, and its gradient, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu and
+// cuda/swiglu-gradient-hopper.cu, whose maps and shared memory this tells of.
+#include "block.h"
+
+#ifdef DSD_CUDA
+
+#include "cuda.h"
+
+#include <c10/util/Exception.h>
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace dsd {
+namespace {
+
+// What the driver makes of a tensor for the copy engine.
+struct alignas(64) TensorMap {
+  std::array<uint64_t, 16> opaque;
+};
+using Encode = int(TensorMap*, int type, uint32_t rank, void* first, const uint64_t* size, const uint64_t* strides, const uint32_t* box,
+                   const uint32_t* element_strides, int interleave, int swizzle, int promotion, int fill);
+
+// Drivers before CUDA 12 have none.
+Encode* encoder() {
+  static Encode* const encode = [] {
+    void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    return library ? reinterpret_cast<Encode*>(dlsym(library, "cuTensorMapEncodeTiled")) : nullptr;
+  }();
+  return encode;
+}
+
+// A contiguous tensor in bfloat16 and the boxes that are moved of it, the contiguous dimension first.
+template <size_t rank>
+TensorMap tensor_map(const at::Tensor& tensor, const std::array<int64_t, rank>& size, const std::array<uint32_t, rank>& box) {
+  constexpr int bfloat16 = 9, no_interleave = 0, swizzle_128 = 3, from_memory_128 = 2, zeros_outside = 0;
+  std::array<uint64_t, rank> sizes;
+  std::array<uint64_t, rank - 1> strides;  // in bytes
+  std::array<uint32_t, rank> ones;
+  uint64_t stride = 2;
+  for (size_t i = 0; i < rank; i++) {
+    sizes[i] = static_cast<uint64_t>(size[i]), ones[i] = 1, stride *= sizes[i];
+    if (i + 1 < rank) strides[i] = stride;
+  }
+  TensorMap map;
+  const int status = encoder()(&map, bfloat16, rank, tensor.data_ptr(), sizes.data(), strides.data(), box.data(), ones.data(), no_interleave, swizzle_128,
+                               from_memory_128, zeros_outside);
+  TORCH_CHECK(status == 0, "add_norm_mlp: the driver made no tensor map of ", tensor.sizes(), " (", status, ")");
+  return map;
+}
+
+// What the copy engine can begin at.
+bool movable(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 && tensor.is_contiguous() && reinterpret_cast<uintptr_t>(tensor.data_ptr()) % 16 == 0;
+}
+
+bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F) {
+  return movable(rows) && movable(weight) && rows.numel() > 0 && d % 8 == 0 && F % 8 == 0 && F > 0 && rows.numel() / d < INT32_MAX - 128 && encoder() &&
+         device_limits(rows.device()).capability == 90;
+}
+
+// Tiles have 128 rows and 128 columns; a block takes one after another.
+void launch_tiles(const char* module, const char* kernel, const at::Tensor& rows, int64_t d, int64_t F, unsigned shared_bytes, const std::array<TensorMap, 4>& maps) {
+  int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
+  Grid grid;
+  grid.threads = 384;
+  grid.shared_bytes = shared_bytes;
+  const int64_t tiles = (int64_t{sizes[0]} + 127) / 128 * ((F + 127) / 128);
+  TORCH_CHECK(tiles <= INT32_MAX, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
+  grid.x = static_cast<unsigned>(std::min<int64_t>(tiles, blocks_at_once(module, kernel, rows.device(), grid)));
+  void* args[7];
+  for (int i = 0; i < 4; i++) args[i] = const_cast<TensorMap*>(&maps[i]);
+  for (int i = 0; i < 3; i++) args[4 + i] = &sizes[i];
+  launch(module, kernel, rows.device(), grid, args);
+}
+
+}  // namespace
+
+bool swiglu_product_fits(const at::Tensor& n, const at::Tensor& gate_up) { return fits(n, gate_up, gate_up.size(1), gate_up.size(0) / 2); }
+
+bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down) { return fits(g, down, down.size(0), down.size(1)); }
+
+void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s) {
+  const int64_t d = gate_up.size(1), F = gate_up.size(0) / 2, M = n.numel() / d;
+  const TensorMap to = tensor_map<2>(s, {F, M}, {64, 16});
+  // Of the two kernels, the one that leaves h alone is given a map all the same.
+  const TensorMap kept = h.defined() ? tensor_map<3>(h, {F, 2, M}, {64, 1, 16}) : to;
+  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", n, d, F, 4 * 49152 + 8 * 4096 + 256,
+               {tensor_map<2>(n, {d, M}, {64, 128}), tensor_map<3>(gate_up, {d, F, 2}, {64, 128, 1}), kept, to});
+}
+
+void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {
+  const int64_t d = down.size(0), F = down.size(1), M = g.numel() / d;
+  launch_tiles("swiglu-gradient-hopper", "dsd_swiglu_gradient_hopper", g, d, F, 4 * 32768 + 8 * 12288 + 256,
+               {tensor_map<2>(g, {d, M}, {64, 128}), tensor_map<2>(down, {F, d}, {64, 64}), tensor_map<3>(h, {F, 2, M}, {64, 1, 16}),
+                tensor_map<2>(s, {F, M}, {64, 16})});
+}
+
+}  // namespace dsd
+
+#endif
