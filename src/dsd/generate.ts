@@ -53,6 +53,11 @@ export class Sampler {
     this.decode = new Replayed((z) => decoder.decode(z).clamp(-1, 1));
   }
 
+  /** Why the network's calls are not captured although the device could: the draws are the same, and slower. */
+  get uncaptured(): string | undefined {
+    return this.denoise.uncaptured ?? this.decode.uncaptured;
+  }
+
   /**
    * Draws latents (B, N, C), without gradient: the denoiser answers the solver. Memory is flat in the number of steps: a latent is freed when the solver
    * is done with it, and what the network made when it has answered.

@@ -45,6 +45,8 @@ export interface SampleRow {
   /** Most bytes of tensors on the device, and what the process held in the end; null on a CPU. */
   readonly memory: number | null;
   readonly reserved: number | null;
+  /** Whether the network's calls were replays of captured ones, or why not; null on a CPU. */
+  readonly captured: true | string | null;
   readonly profile: StepProfile | null;
 }
 
@@ -78,6 +80,7 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
     rows.push({
       ...{ batch: size, times, imagesPerSecond: rate, mfu: mfuOf(rate, passes, forwardFlops(work.model), peak) },
       ...(device === 'cpu' ? { memory: null, reserved: null } : { memory: cudaPeak, reserved: cudaReserved }),
+      captured: device === 'cpu' ? null : (sampler.uncaptured ?? true),
       profile: flags.profile ? stepProfile(profile(draw), 1, times.median) : null,
     });
     sampler.dispose();
@@ -115,8 +118,11 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
   );
   for (const peer of answers) print(`ours / PyTorch, ${peer.mode}: ${shown(peer.ratio)}`);
   for (const { mode, failure } of peers.failures) print(`PyTorch, ${mode}: ${failure}`);
-  for (const { batch: size, profile: found } of rows)
+  for (const { batch: size, captured, profile: found } of rows) {
+    if (typeof captured === 'string')
+      print(`${counted(size, 'picture')} at a time: the network's calls were not captured in a graph: ${captured}`);
     if (found) print('', `${counted(size, 'picture')} at a time:`, '', ...showProfile(found));
+  }
 }
 
 /** Draws so many pictures of classes in turn, and frees them. */

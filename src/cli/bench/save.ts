@@ -26,6 +26,8 @@ export interface Saving {
   /** A step with kernels that give the same bits every time: on a GPU a price, on a CPU the same kernels. */
   readonly stepDeterministic: number;
   readonly stepDeterministicRange: Range;
+  /** Whether the timed steps were replays of a captured one, or why not; null on a CPU. */
+  readonly captured: true | string | null;
   /** Training stands still while the state is copied into memory. */
   readonly held: number;
   /** A checkpoint written while nothing else is done, and the same files copied and synced. */
@@ -78,6 +80,7 @@ export async function benchSave(flags: SaveFlags, loadBefore: number): Promise<v
       ['written while training goes on in', `${figure(found.writeBeside)} s, which slows the steps by ${figure(found.slowed)} s in all`],
       [`one every ${MINUTES} minutes costs`, `${figure(100 * share)} % of training time`],
     ]),
+    ...(typeof found.captured === 'string' ? [`the steps were not captured in a graph: ${found.captured}`] : []),
   );
 }
 
@@ -158,6 +161,7 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
     return {
       ...{ step: usual, stepRange: range(anyBits), stepDeterministic: median(sameBits), stepDeterministicRange: range(sameBits) },
       ...{ bytes, held: median(held), write: median(writes), copy: median(copies) },
+      captured: device === 'cpu' ? null : (timed.uncaptured ?? (config.train.graph || 'train.graph is false')),
       ...{ writeBeside: (beside?.milliseconds ?? Number.NaN) / 1000, slowed },
     };
   } finally {
