@@ -148,7 +148,7 @@ function weightedError(a: Tensor, b: Tensor, t: Tensor, p: number): Tensor {
 /** The online encoder's clean view of every picture, and its augmented one. */
 interface Views {
   readonly clean: Encoded;
-  readonly augmented: { readonly z: Tensor; readonly pooled: Tensor };
+  readonly augmented: { readonly z: Tensor; readonly pooled: () => Tensor };
 }
 
 /**
@@ -161,7 +161,7 @@ function encodeViews(online: Model, input: StepInput, draws: Draws, share: numbe
   const maskedRows = Math.ceil((B - even) / 2);
   if (share === 0 || maskedRows === 0) {
     const clean = online.encode(input.x, options);
-    return { clean, augmented: { z: clean.z, pooled: meanPool(clean.tokens) } };
+    return { clean, augmented: { z: clean.z, pooled: () => meanPool(clean.tokens) } };
   }
   const second = (x: Tensor, start: number) => x.slice(0, start, B, 2);
   const mask = second(draws.mask, even).lt(share);
@@ -174,7 +174,7 @@ function encodeViews(online: Model, input: StepInput, draws: Draws, share: numbe
     const both = stack([a.narrow(0, 0, pairs), b.narrow(0, 0, pairs)], 1).flatten(0, 1);
     return B % 2 === 0 ? both : cat([both, a.narrow(0, pairs, 1)]);
   };
-  return { clean, augmented: { z: merge((e) => e.z), pooled: merge((e) => meanPool(e.tokens)) } };
+  return { clean, augmented: { z: merge((e) => e.z), pooled: () => merge((e) => meanPool(e.tokens)) } };
 }
 
 /** All losses of a step. Deterministic given `draws`. */
@@ -188,17 +188,17 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
   const wantsTeacher = wantsDenoiser || weights.represent > 0;
 
   // --- z2, the target. A teacher's weights are an average or frozen, never trained by this loss: no gradient is recorded at all.
-  const tapAfter = Math.ceil((2 * depth) / 3);
+  const teacherTap = weights.align > 0 ? { tapAfter: Math.ceil((2 * depth) / 3) } : {};
   const teacherModel = config.targetEncoder === 'ema' ? networks.target : config.targetEncoder === 'frozen' ? networks.frozen : undefined;
   const encodeTeacher = (): Encoded | undefined =>
-    wantsTeacher && teacherModel ? noGrad(() => teacherModel.encode(input.x, { tapAfter })) : undefined;
+    wantsTeacher && teacherModel ? noGrad(() => teacherModel.encode(input.x, teacherTap)) : undefined;
   const external = encodeTeacher();
 
   // --- z1 and zc, the online encoder's clean and augmented views. With a frozen encoder there is no online one: z = zc = z2.
   const frozen = config.targetEncoder === 'frozen';
   const views = frozen
-    ? { clean: external as Encoded, augmented: { z: (external as Encoded).z, pooled: meanPool((external as Encoded).tokens) } }
-    : encodeViews(online, input, draws, config.mask, config.targetEncoder === 'online' ? { tapAfter } : {});
+    ? { clean: external as Encoded, augmented: { z: (external as Encoded).z, pooled: () => meanPool((external as Encoded).tokens) } }
+    : encodeViews(online, input, draws, config.mask, config.targetEncoder === 'online' ? teacherTap : {});
   const { clean: first, augmented: view } = views;
   const teacher = external ?? first;
   const use = (z: Tensor): Tensor => z.view(...z.shape);
@@ -272,7 +272,7 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
   // --- represent: the augmented view's prototypes follow the teacher's sharpened, centred ones (DINO). Stop-gradient: the teacher's side is the label.
   let teacherMean: Tensor | undefined;
   if (weights.represent > 0) {
-    const student = prototypeLogits(online.weights, view.pooled).div(0.1).logSoftmax(-1); // (B, P)
+    const student = prototypeLogits(online.weights, view.pooled()).div(0.1).logSoftmax(-1); // (B, P)
     const logits = noGrad(() => prototypeLogits((teacherModel ?? online).weights, stopGradient(meanPool(teacher.tokens))));
     const label = noGrad(() => (networks.center ? logits.sub(networks.center) : logits).div(0.04).softmax(-1));
     terms.represent = label.mul(student).sum(-1).mean().neg();

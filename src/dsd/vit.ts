@@ -36,7 +36,7 @@ export interface TrunkInput {
   readonly tapAfter?: number | undefined;
 }
 
-/** What the trunk returns: the normalised last tokens, and the tokens after the block that was asked for. */
+/** What the trunk returns: the normalised last tokens, in the stream's type, and the tokens after the block that was asked for. */
 export interface TrunkOutput {
   readonly tokens: Tensor; // (B, N, d)
   readonly tap?: Tensor; // (B, N, d)
@@ -167,7 +167,7 @@ export function trunk(weights: Weights, config: ModelConfig, inputs: readonly Tr
     stream = { x: tap };
     taps.set(i + 1, tap);
   }
-  const [, tokens] = addNorm(stream, undefined, EPSILON, wide);
+  const [, tokens] = addNorm(stream, undefined, EPSILON, stream.x.dtype);
   return inputs.map(({ tapAfter }, i) => {
     const tap = tapAfter === undefined ? undefined : taps.get(tapAfter);
     return { tokens: own(tokens, i), ...(tap ? { tap: own(tap, i).to({ dtype: wide }) } : {}) };

@@ -1,5 +1,5 @@
 /** Layers as functions of (weights, input). Shapes: B pictures, N tokens, d width. */
-import { linear, rmsNorm, type Tensor } from '../torch/index.js';
+import { linear, rmsNorm, scope, type Tensor } from '../torch/index.js';
 import type { Linear } from './weights.js';
 
 /** Of every RMSNorm and LayerNorm in the network. */
@@ -18,5 +18,6 @@ export function mlp(layers: readonly Linear[], activation: (x: Tensor) => Tensor
 /** RMSNorm without weight, over the last dimension. */
 export const rms = (x: Tensor): Tensor => rmsNorm(x, undefined, EPSILON);
 
-/** Mean over tokens: (B, N, d) -> (B, d). */
-export const meanPool = (tokens: Tensor): Tensor => tokens.mean(1);
+/** Mean over tokens: (B, N, d) -> (B, d), in float32 where they are narrower. */
+export const meanPool = (tokens: Tensor): Tensor =>
+  scope(() => (tokens.dtype === 'bfloat16' ? tokens.to({ dtype: 'float32' }) : tokens).mean(1));
