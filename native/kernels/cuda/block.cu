@@ -141,115 +141,144 @@ static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRI
   }
 }
 
-// Gradients; where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn. A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: d floats.
+// --- the gradient of add_norm. K warps take a row, a lane one chunk of it, so that a lane needs few registers and has its next row on the way while it
+// works on one; the warps of a row tell each other their sums through shared memory. A block has several such groups, which take rows in turn.
+
+// As many threads as a multiprocessor has registers for, in one block or two.
+template <int K>
+struct Gradient {
+  enum { groups = K == 1 ? 8 : K == 3 ? 5 : 4, threads = groups * K * 32, at_once = K < 3 ? 2 : 1 };
+};
+
+#ifdef DSD_EMULATED
+static void group_barrier(int group, int threads) { emulated::barrier(group + 1, threads); }
+#else
+static __device__ void group_barrier(int group, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(threads) : "memory"); }
+#endif
+
+// The same sum in every thread of a group; `parts`: one a warp, which may be written again only after another barrier of the group.
+template <int K>
+static __device__ float group_sum(float x, float* parts, int group, int k) {
+  x = warp_sum(x);
+  if (K == 1) return x;
+  if (threadIdx.x % 32 == 0) parts[k] = x;
+  group_barrier(group, K * 32);
+  x = parts[0];
+#pragma unroll
+  for (int i = 1; i < K; i++) x += parts[i];
+  return x;
+}
+
+template <typename X, typename Y, typename O>
+struct Chunk {
+  Stored<X> x1, dx1;
+  Stored<Y> y;
+  Stored<O> dn;
+};
+
+// blockIdx.x: which `rows` rows; blockIdx.y: picture. Where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn.
+// A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: groups (768 K + 8) floats.
 template <typename X, typename Y, typename O, int K>
-static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
-                                         const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
-                                         const X* DSD_RESTRICT dx1, const O* dn, O* n, X* DSD_RESTRICT dx, Y* DSD_RESTRICT dy, float* DSD_RESTRICT sums, int N, int d, float eps, int rows) {
+static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* y, const float* DSD_RESTRICT shift,
+                                         long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy,
+                                         float* sums, int N, int d, float eps, int rows) {
+  enum { groups = Gradient<K>::groups, width = K * 256 };
   DSD_SHARED(memory);
   float* shared = reinterpret_cast<float*>(memory);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, picture = blockIdx.y;
-  const int begin = (blockIdx.x * warps + warp) * rows, end = min(begin + rows, N);
-  float dgate[K][8] = {}, dshift[K][8] = {}, dscale[K][8] = {};
-  for (int row = begin; row < end; row++) {
-    const long long at = ((long long)picture * N + row) * d;
-    // All that a row needs is under way before the first of it is used.
-    Stored<X> of_x1[K], of_dx1[K];
-    Stored<O> of_dn[K];
-    Stored<Y> of_y[K];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp / K, k = warp % K, c = (k * 32 + lane) * 8, picture = blockIdx.y;
+  const int end = min(static_cast<int>(blockIdx.x + 1) * rows, N);
+  const bool real = c < d;
+  const long long first = static_cast<long long>(picture) * N * d + c;
+  float* squares_of = shared + groups * 3 * width + group * 8;
+  float* along_of = squares_of + 4;
+  float gates[8] = {}, shifts[8] = {}, scales[8] = {}, dgate[8] = {}, dshift[8] = {}, dscale[8] = {};
+  if (real && y) load8(gate + picture * gate_stride + c, gates);
+  if (real && scale) load8(shift + picture * shift_stride + c, shifts), load8(scale + picture * scale_stride + c, scales);
 #pragma unroll
-    for (int k = 0; k < K; k++) {
-      const int c = (k * 32 + lane) * 8;
-      if (c >= d) continue;
-      of_x1[k] = fetch8(x1 + at + c);
-      of_dn[k] = fetch8(dn + at + c);
-      if (dx1) of_dx1[k] = fetch8(dx1 + at + c);
-      if (y) of_y[k] = fetch8(y + at + c);
+  for (int i = 0; i < 8; i++) gates[i] += 1, scales[i] += 1;
+  auto fetch = [&](Chunk<X, Y, O>& to, int row) {
+    if (row >= end || !real) return;
+    const long long at = first + static_cast<long long>(row) * d;
+    to.x1 = fetch8(x1 + at), to.dn = fetch8(dn + at);
+    if (dx1) to.dx1 = fetch8(dx1 + at);
+    if (y) to.y = fetch8(y + at);
+  };
+  int row = blockIdx.x * rows + group;
+  Chunk<X, Y, O> of = {}, next = {};
+  fetch(of, row);
+  for (; row < end; row += groups) {
+    const long long at = first + static_cast<long long>(row) * d;
+    fetch(next, row + groups);
+    float v[8], up[8], squares = 0, along = 0;
+    unpack8(of.x1, v);
+    unpack8(of.dn, up);
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares += v[i] * v[i];
+    const float root = rsqrtf(group_sum<K>(squares, squares_of, group, k) / d + eps);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      v[i] *= root;
+      dshift[i] += up[i];
+      dscale[i] += up[i] * v[i];
+      up[i] *= scales[i];
+      along += up[i] * v[i];
     }
-    float squares = 0, along = 0;
+    if (n && real) {
+      float out[8];
 #pragma unroll
-    for (int k = 0; k < K; k++) {
-      if ((k * 32 + lane) * 8 >= d) continue;
-      float v[8];
-      unpack8(of_x1[k], v);
-#pragma unroll
-      for (int i = 0; i < 8; i++) squares += v[i] * v[i];
+      for (int i = 0; i < 8; i++) out[i] = v[i] * scales[i] + shifts[i];
+      store8(n + at, out);
     }
-    const float root = rsqrtf(warp_sum(squares) / d + eps);
+    const float mean = group_sum<K>(along, along_of, group, k) / d;
+    if (real) {
+      float g[8] = {};
+      if (dx1) unpack8(of.dx1, g);
 #pragma unroll
-    for (int k = 0; k < K; k++) {
-      const int c = (k * 32 + lane) * 8;
-      if (c >= d) continue;
-      float v[8], up[8], factor[8] = {};
-      unpack8(of_x1[k], v);
-      unpack8(of_dn[k], up);
-      if (scale) load8(scale + picture * scale_stride + c, factor);
+      for (int i = 0; i < 8; i++) g[i] += (up[i] - v[i] * mean) * root;
+      store8(dx + at, g);
+      if (y) {
+        float branch[8];
+        unpack8(of.y, branch);
 #pragma unroll
-      for (int i = 0; i < 8; i++) {
-        v[i] *= root;
-        dshift[k][i] += up[i];
-        dscale[k][i] += up[i] * v[i];
-        factor[i] += 1;
-        along += up[i] * factor[i] * v[i];
-      }
-      if (n) {
-        float term[8] = {};
-        if (scale) load8(shift + picture * shift_stride + c, term);
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = v[i] * factor[i] + term[i];
-        store8(n + at + c, v);
-      }
-    }
-    const float mean = warp_sum(along) / d;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      const int c = (k * 32 + lane) * 8;
-      if (c >= d) continue;
-      float v[8], up[8], factor[8] = {}, g[8] = {};
-      unpack8(of_x1[k], v);
-      unpack8(of_dn[k], up);
-      if (scale) load8(scale + picture * scale_stride + c, factor);
-      if (dx1) unpack8(of_dx1[k], g);
-#pragma unroll
-      for (int i = 0; i < 8; i++) g[i] += (up[i] * (1 + factor[i]) - v[i] * root * mean) * root;
-      store8(dx + at + c, g);
-      if (!y) continue;
-      float branch[8];
-      unpack8(of_y[k], branch);
-      load8(gate + picture * gate_stride + c, factor);
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        dgate[k][i] += g[i] * branch[i];
-        g[i] *= 1 + factor[i];
-      }
-      store8(dy + at + c, g);
-    }
-  }
-  // The warps' sums one after another: the order must not depend on who comes first.
-#pragma unroll
-  for (int which = 0; which < 3; which++) {
-    if (which == 0 ? !y : !scale) continue;
-    for (int turn = 0; turn < warps; turn++) {
-      if (turn == warp) {
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-          const int c = (k * 32 + lane) * 8;
-          if (c >= d) continue;
-#pragma unroll
-          for (int i = 0; i < 8; i++) {
-            const float mine = which == 0 ? dgate[k][i] : which == 1 ? dshift[k][i] : dscale[k][i];
-            // Eights by lane, so that neighbouring lanes use neighbouring banks.
-            float* at = shared + (k * 8 + i) * 32 + lane;
-            *at = turn == 0 ? mine : *at + mine;
-          }
+        for (int i = 0; i < 8; i++) {
+          dgate[i] += g[i] * branch[i];
+          g[i] *= gates[i];
         }
+        store8(dy + at, g);
       }
-      __syncthreads();
     }
-    float* to = sums + (((long long)picture * gridDim.x + blockIdx.x) * 3 + which) * d;
-    for (int c = threadIdx.x; c < d; c += blockDim.x) to[c] = shared[(c / 256 * 8 + c % 8) * 32 + c / 8 % 32];
-    __syncthreads();
+    of = next;
   }
+  float* own = shared + group * 3 * width + c;
+  store8(own, dgate);
+  store8(own + width, dshift);
+  store8(own + 2 * width, dscale);
+  __syncthreads();
+  // The groups' sums one after another: the order must not depend on who comes first.
+  float* to = sums + (static_cast<long long>(picture) * gridDim.x + blockIdx.x) * 3 * d;
+  for (int which = 0; which < 3; which++) {
+    for (int at = threadIdx.x; at < d; at += blockDim.x) {
+      const float* from = shared + which * width + at;
+      float total = from[0];
+#pragma unroll
+      for (int i = 1; i < groups; i++) total += from[i * 3 * width];
+      to[which * d + at] = total;
+    }
+  }
+}
+
+// (pictures, blocks of a picture, 3, d) -> (pictures, 3, d), a thread four columns. blockIdx.y: picture.
+extern "C" __global__ void dsd_add_norm_sums(const float* sums, float* out, int blocks, int columns) {
+  const int at = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  if (at >= columns) return;
+  const float* from = sums + static_cast<long long>(blockIdx.y) * blocks * columns + at;
+  float4 total = *reinterpret_cast<const float4*>(from);
+#pragma unroll 8
+  for (int i = 1; i < blocks; i++) {
+    const float4 more = *reinterpret_cast<const float4*>(from + static_cast<long long>(i) * columns);
+    total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
+  }
+  *reinterpret_cast<float4*>(out + static_cast<long long>(blockIdx.y) * columns + at) = total;
 }
 
 #define DSD_ADD_NORM(name, X, Y, O, K)                                                                                                               \
@@ -258,11 +287,11 @@ static __device__ void add_norm_gradient(const X* DSD_RESTRICT x1, const float* 
                                                        int d, float eps, int rows) {                                                                \
     add_norm<X, Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                \
   }                                                                                                                                                 \
-  extern "C" __global__ void dsd_add_norm_gradient_##name##_##K(const X* x1, const float* gate, long long gate_stride, const Y* y,                  \
-                                                                const float* shift, long long shift_stride, const float* scale,                     \
-                                                                long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy, float* sums, \
-                                                                int N, int d, float eps, int rows) {                                                \
-    add_norm_gradient<X, Y, O, K>(x1, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, dx1, dn, n, dx, dy, sums, N, d, eps, rows);   \
+  extern "C" __global__ void __launch_bounds__(Gradient<K>::threads, Gradient<K>::at_once)                                                           \
+  dsd_add_norm_gradient_##name##_##K(const X* x1, const float* gate, long long gate_stride, const Y* y, const float* shift, long long shift_stride,  \
+                                     const float* scale, long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy, float* sums, int N,  \
+                                     int d, float eps, int rows) {                                                                                   \
+    add_norm_gradient<X, Y, O, K>(x1, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, dx1, dn, n, dx, dy, sums, N, d, eps, rows);    \
   }
 // Stream, branch and result in float32 (f) or bfloat16 (b).
 #define DSD_ADD_NORMS(K)                    \
