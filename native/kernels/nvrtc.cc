@@ -344,7 +344,8 @@ unsigned blocks_at_once(const char* module, const char* name, c10::Device device
   int blocks = 0, multiprocessors = 0;
   with_kernels(name, device, [&](Kernels& all) {
     Kernel& kernel = find_kernel(all, module, name, device.index(), grid);
-    all.driver->check(all.driver->most_blocks(&blocks, kernel.function, static_cast<int>(grid.threads), grid.shared_bytes), "asking how many fit");
+    const Driver& driver = driver_of(all, device.index());
+    driver.check(driver.most_blocks(&blocks, kernel.function, static_cast<int>(grid.threads), grid.shared_bytes), "asking how many fit");
     multiprocessors = device_attribute(all, 16, device.index());
   });
   return static_cast<unsigned>(std::max(1, blocks * multiprocessors));

@@ -72,7 +72,7 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
   emulated::Buffer<float> sums(size_t(B) * blocks * 3 * d), total(size_t(B) * 3 * d);
   auto gradient = [&](O* made_again) {
     emulated::launch({blocks, unsigned(B)}, Gradient<K>::threads, Gradient<K>::groups * (768 * K + 8) * 4, [&] {
-      add_norm_gradient<X, Y, O, K>(stream, g, padded, b, h, padded, s, padded, up1.data(), up.data(), made_again, to.data(), to_branch.data(), sums.data(), N, d,
+      add_norm_gradient<X, Y, O, K>(stream, g, padded, b, made_again ? h : nullptr, padded, s, padded, up1.data(), up.data(), made_again, to.data(), to_branch.data(), sums.data(), N, d,
                                     eps, gradient_rows);
     });
     emulated::launch({unsigned(3 * d + 127) / 128, unsigned(B)}, 32, 0, [&] { dsd_add_norm_sums(sums.data(), total.data(), blocks, 3 * d); });
@@ -85,6 +85,8 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
     emulated::expect(name + " does not depend on who comes first", to.values() == of_dx && total.values() == of_total);
   }
   emulated::schedule = 0;
+  gradient(nullptr);
+  emulated::expect(name + " without the norm made again", to.values() == of_dx && total.values() == of_total);
   gradient(up.data());
   emulated::expect(name + " n in the place of its gradient", up.values() == again.values() && to.values() == of_dx);
   emulated::expect_near(name + " dx", to.values(), dx, 2 * Kind<X>::tolerance);

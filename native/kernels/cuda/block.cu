@@ -176,7 +176,7 @@ struct Chunk {
   Stored<O> dn;
 };
 
-// blockIdx.x: which `rows` rows; blockIdx.y: picture. Where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn.
+// blockIdx.x: which `rows` rows; blockIdx.y: picture. Where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn. Else nobody needs shift.
 // A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: groups (768 K + 8) floats.
 template <typename X, typename Y, typename O, int K>
 static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* y, const float* DSD_RESTRICT shift,
@@ -193,7 +193,8 @@ static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT 
   float* along_of = squares_of + 4;
   float gates[8] = {}, shifts[8] = {}, scales[8] = {}, dgate[8] = {}, dshift[8] = {}, dscale[8] = {};
   if (real && y) load8(gate + picture * gate_stride + c, gates);
-  if (real && scale) load8(shift + picture * shift_stride + c, shifts), load8(scale + picture * scale_stride + c, scales);
+  if (real && scale) load8(scale + picture * scale_stride + c, scales);
+  if (real && scale && n) load8(shift + picture * shift_stride + c, shifts);
 #pragma unroll
   for (int i = 0; i < 8; i++) gates[i] += 1, scales[i] += 1;
   auto fetch = [&](Chunk<X, Y, O>& to, int row) {
