@@ -98,7 +98,7 @@ export class Model {
 
   /** x (B, H, H, ch); `mask` (B, N) bool hides patches behind a learned token; `tapAfter`: see trunk. */
   encoding(x: Tensor, options: { mask?: Tensor; tapAfter?: number } = {}): Pass<Encoded> {
-    const embedded = project(this.weights.linear('patch_in'), patchify(this.config, x)); // (B, N, d)
+    const embedded = scope(() => project(this.weights.linear('patch_in'), patchify(this.config, x))); // (B, N, d)
     const h = options.mask ? where(options.mask.unsqueeze(-1), this.weights.get('mask_token'), embedded) : embedded;
     return {
       input: { role: 'encode', h, ...unconditional(this.config, x.shape[0] ?? 0, x), tapAfter: options.tapAfter },
@@ -127,7 +127,8 @@ export class Model {
     const h = project(this.weights.linear('latent_in'), z);
     return {
       input: { role: 'decode', h, ...unconditional(this.config, z.shape[0] ?? 0, z) },
-      finish: (out) => unpatchify(this.config, project(this.weights.linear('patch_out'), out.tokens).to({ dtype: this.wide })),
+      // In a scope: the picture's forms on the way would stay to the end of a step.
+      finish: (out) => scope(() => unpatchify(this.config, project(this.weights.linear('patch_out'), out.tokens).to({ dtype: this.wide }))),
     };
   }
 

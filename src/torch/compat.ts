@@ -4,6 +4,7 @@
  */
 import { h, Op, optional } from './call.js';
 import { type Reduction, reductionCode } from './reduction.js';
+import { scope } from './scope.js';
 import type { Tensor } from './tensor.js';
 
 const RMS_NORM = new Op('aten::rms_norm');
@@ -50,6 +51,8 @@ export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor): Tens
 /** The mean of squared differences. 1.13 has no bfloat16 kernel of mse_loss on a CPU; this composition is as fast. */
 export function mseLoss(x: Tensor, target: Tensor, reduction: Reduction = 'mean'): Tensor {
   reductionCode('mseLoss', reduction);
-  const squares = x.sub(target).square();
-  return reduction === 'mean' ? squares.mean() : reduction === 'sum' ? squares.sum() : squares;
+  return scope(() => {
+    const squares = x.sub(target).square();
+    return reduction === 'mean' ? squares.mean() : reduction === 'sum' ? squares.sum() : squares;
+  });
 }
