@@ -17,6 +17,7 @@ import {
   type Stream,
   scope,
   settled,
+  stack,
   type Tensor,
   tokenLinear,
 } from '../torch/index.js';
@@ -107,12 +108,11 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
 }
 
 /**
- * One block, from stream to stream (B, N, d); modulation (B, 6, d), float32 or wider. A branch is added to the stream where the next norm reads
+ * One block, from stream to stream (B, N, d); modulation (B, 6, d), its table already added, float32 or wider. A branch is added to the stream where the next norm reads
  * it, in one pass over memory. Whatever is put between these lines just works, in as many passes as it has operators.
  */
 export function block(w: BlockWeights, heads: number, stream: Stream, modulation: Tensor, turn: Rotary): Stream {
-  const m = modulation.add(w.table).unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
-  const [shift1, scale1, gate1, shift2, scale2, gate2] = m;
+  const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation.unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
   const [x, qkv] = addNormLinear(stream, { shift: shift1, scale: scale1 }, EPSILON, w.qkv.weight); // (B, N, 3d)
   const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
   const attention = { gate: gate1, y: tokenLinear(attended, w.proj.weight) };
@@ -148,18 +148,24 @@ export function trunk(weights: Weights, config: ModelConfig, inputs: readonly Tr
       ),
     )
     .add(role); // (B, d)
-  const modulation = project(w.linear('modulation'), condition.silu()).view(-1, 6, config.width); // (B, 6, d)
+  const blocks = Array.from({ length: config.depth }, (_, i) => blockWeights(w, i));
+  // Of all blocks at once, (L, B, 6, d): block by block, these small sums and those of their gradients cost a GPU more than what they compute.
+  const shared = project(w.linear('modulation'), condition.silu()).view(-1, 6, config.width);
+  const modulations = stack(blocks.map(({ table }) => table))
+    .unsqueeze(1)
+    .add(shared)
+    .unbind(0);
   const wide = condition.dtype;
   // The residual stream is wide on the CPU. A GPU's passes over it do nothing but move bytes: there it is stored as what the matrices multiply in.
-  const narrow = blockWeights(w, 0).qkv.weight.dtype;
+  const narrow = (blocks[0] as BlockWeights).qkv.weight.dtype;
   const first: Stream = { x: joined(({ h }) => h).to({ dtype: condition.device === 'cpu' ? wide : narrow }) };
   let stream = first;
   const taps = new Map<number, Tensor>();
   const isTap = ({ x }: Stream): boolean => [...taps.values()].includes(x);
-  for (let i = 0; i < config.depth; i++) {
+  for (const [i, of] of blocks.entries()) {
     const before = stream;
     // Without a scope for each block, a pass without gradient would hold every block's activations to its end.
-    stream = scope(() => block(blockWeights(w, i), config.heads, before, modulation, turn));
+    stream = scope(() => block(of, config.heads, before, modulations[i] as Tensor, turn));
     if (before !== first && !isTap(before)) free(before);
     if (!inputs.some(({ tapAfter }) => tapAfter === i + 1)) continue;
     const tap = settled(stream);

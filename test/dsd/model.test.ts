@@ -61,7 +61,8 @@ describe('trunk', () => {
         const h = leaf(fixture, 'input.h', dtype);
         const m = leaf(fixture, 'block.input.m', dtype);
         const turn = rotary(toyConfig(), h);
-        const out = settled(block(blockWeights(model.weights.at('trunk'), 1), 2, { x: h }, m, turn));
+        const w = blockWeights(model.weights.at('trunk'), 1);
+        const out = settled(block(w, 2, { x: h }, m.add(w.table), turn));
         compare(fixture, 'block', out, { h, m }, model, tolerance);
       }));
 
@@ -87,7 +88,8 @@ describe('trunk', () => {
       const model = toyModel('online', { dtype: 'float32' }).in('bfloat16');
       const h = leaf(fixture, 'input.h', 'float32');
       const m = fixture.tensor('block.input.m', 'float32');
-      const out = settled(block(blockWeights(model.weights.at('trunk'), 1), 2, { x: h }, m, rotary(toyConfig(), h)));
+      const w = blockWeights(model.weights.at('trunk'), 1);
+      const out = settled(block(w, 2, { x: h }, m.add(w.table), rotary(toyConfig(), h)));
       const value = out.detach().to({ dtype: 'float64' }).toArray() as Float64Array;
       const error = relativeError(value, fixture.values('block.output'));
       assert.ok(error > 1e-5 && error < 2e-2, `relative error ${error}`);

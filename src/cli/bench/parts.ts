@@ -150,7 +150,7 @@ export function makeBlock(shape: Shape, seed: number): Pick<Instance, 'inputs' |
   return {
     inputs: [x, y, gate, modulation, qkv.weight, proj.weight, gateUp.weight, down.weight, qNorm, kNorm, table],
     fused: () => {
-      const after = block(weights, heads, { x, branch: { gate, y } }, modulation, turn);
+      const after = block(weights, heads, { x, branch: { gate, y } }, modulation.add(table), turn);
       return [after.x, ...(after.branch ? [after.branch.gate, after.branch.y] : [])];
     },
   };
