@@ -58,19 +58,22 @@ bool movable(const at::Tensor& tensor) {
 }
 
 bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F) {
-  return movable(rows) && movable(weight) && rows.numel() > 0 && d % 8 == 0 && F % 8 == 0 && F > 0 && rows.numel() / d < INT32_MAX - 128 && encoder() &&
+  return movable(rows) && movable(weight) && rows.numel() > 0 && d % 8 == 0 && F % 8 == 0 && F > 0 && rows.numel() / d < INT32_MAX - 256 && encoder() &&
          device_limits(rows.device()).capability == 90;
 }
 
-// Tiles have 128 rows and 128 columns; a block takes one after another.
-void launch_tiles(const char* module, const char* kernel, const at::Tensor& rows, int64_t d, int64_t F, unsigned shared_bytes, const std::array<TensorMap, 4>& maps) {
+// Tiles have 128 rows and 128 columns; a block takes one after another. The blocks of a cluster take tiles below each other: where only some of these are there,
+// the others read zeros and write nothing.
+void launch_tiles(const char* module, const char* kernel, int64_t cluster, const at::Tensor& rows, int64_t d, int64_t F, unsigned shared_bytes,
+                  const std::array<TensorMap, 4>& maps) {
   int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
   Grid grid;
   grid.threads = 384;
   grid.shared_bytes = shared_bytes;
-  const int64_t tiles = (int64_t{sizes[0]} + 127) / 128 * ((F + 127) / 128);
-  TORCH_CHECK(tiles <= INT32_MAX, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
-  grid.x = static_cast<unsigned>(std::min<int64_t>(tiles, blocks_at_once(module, kernel, rows.device(), grid)));
+  const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + 127) / 128);
+  TORCH_CHECK(clusters <= INT32_MAX / 2, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
+  const int64_t at_once = std::max<int64_t>(1, blocks_at_once(module, kernel, rows.device(), grid) / cluster);
+  grid.x = static_cast<unsigned>(std::min(clusters, at_once) * cluster);
   void* args[7];
   for (int i = 0; i < 4; i++) args[i] = const_cast<TensorMap*>(&maps[i]);
   for (int i = 0; i < 3; i++) args[4 + i] = &sizes[i];
@@ -88,15 +91,16 @@ void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Ten
   const TensorMap to = tensor_map<2>(s, {F, M}, {64, 16});
   // Of the two kernels, the one that leaves h alone is given a map all the same.
   const TensorMap kept = h.defined() ? tensor_map<3>(h, {F, 2, M}, {64, 1, 16}) : to;
-  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", n, d, F, 4 * 49152 + 8 * 4096 + 256,
+  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", h.defined() ? 1 : 2, n, d, F,
+               4 * 49152 + 8 * 4096 + 256,
                {tensor_map<2>(n, {d, M}, {64, 128}), tensor_map<3>(gate_up, {d, F, 2}, {64, 128, 1}), kept, to});
 }
 
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {
   const int64_t d = down.size(0), F = down.size(1), M = g.numel() / d;
-  launch_tiles("swiglu-gradient-hopper", "dsd_swiglu_gradient_hopper", g, d, F, 4 * 32768 + 8 * 12288 + 256,
-               {tensor_map<2>(g, {d, M}, {64, 128}), tensor_map<2>(down, {F, d}, {64, 64}), tensor_map<3>(h, {F, 2, M}, {64, 1, 16}),
-                tensor_map<2>(s, {F, M}, {64, 16})});
+  launch_tiles("swiglu-gradient-hopper", "dsd_swiglu_gradient_hopper", 1, g, d, F, 4 * 32768 + 12 * 8192 + 256,
+               {tensor_map<2>(g, {d, M}, {64, 128}), tensor_map<2>(down, {F, d}, {64, 64}), tensor_map<3>(h, {F, 2, M}, {64, 1, 64}),
+                tensor_map<2>(s, {F, M}, {64, 64})});
 }
 
 }  // namespace dsd

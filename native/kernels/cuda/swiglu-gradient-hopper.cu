@@ -2,20 +2,17 @@
 // linear layer, ds = g W; from it and h (M, 2 F), rows of u and w, come du and dw, written over u and w, and s = silu(u) w, made again for W's gradient. In bfloat16;
 // sums in float32, and ds never rounded.
 //
-// A tile is 128 rows and 128 columns. Blocks stay and take one tile after another, as in swiglu-hopper.cu; a warp asks for its u and w before the products
-// begin, and turns them in their place into what it writes.
+// A tile is 128 rows and 128 columns. Blocks stay and take one tile after another, as in swiglu-hopper.cu: ds, in registers, waits for the products of the next
+// tile, under which it is used in parts. A group of four warps asks for u and w of its half of a tile as soon as what it made of the last ones has left, and
+// turns them in their place into what it writes.
 
 #include "tma.h"
 
-template <int blocks_, int ahead_>
 struct GradientShape {
-  static constexpr int blocks = blocks_;  // of a cluster: they take tiles below each other, of the same columns
-  static constexpr int ahead = ahead_;    // by how many stages the first group of warps begins earlier
-  static constexpr int left = 128 * 128, right = 128 * 128, kept = 8 * 12288;
-  static constexpr int pieces = blocks > 2 ? blocks : 2, piece = right / pieces;  // the boxes of W, in bytes
+  static constexpr int left = 128 * 128, right = 128 * 128, kept = 2 * 6 * 8192;
   static constexpr int stages = (232448 - kept - 256) / (left + right);
   static constexpr int shared_bytes = stages * (left + right) + kept + 256;
-  typedef Ring<stages, left + right, blocks> Pipe;
+  typedef Ring<stages, left + right, 1> Pipe;
 };
 
 // Of one element.
@@ -26,60 +23,97 @@ static __device__ __forceinline__ void differentiate(float g, float& u, float& w
   w = g * silu;
 }
 
-// A warp's 16 rows of 64 columns: ds in registers, u and w in two boxes, which become du and dw; s goes into a third.
-static __device__ __forceinline__ void differentiate_box(const float* sums, unsigned char* box, const Rows16& rows) {
+// What a warp has of a tile: ds of 16 rows and 128 columns. In shared memory its group has three boxes of 64 rows and 64 columns, and three of the next 64
+// columns: u and w, which become du and dw, and s.
+struct Gradients {
+  static constexpr int parts = 10;
+  float ds[64];
+  int row, column;  // of the group's rows, the first
+  unsigned char* boxes;
+  Barrier* come;  // u and w of 64 columns; of the next 64
+  u32 phase = 0;
+  __device__ __forceinline__ void ask(const TensorMap& h, int c, int row, int column) {
+    if (thread_number() % 128 == 0) {
+      wait_for_stores<0>();
+      expect(come + c, 16384);
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    unsigned char* const at = box + rows(2 * i);
+      for (int i = 0; i < 2; i++) load_box(boxes + 24576 * c + 8192 * i, h, come + c, column + 64 * c, i, row);
+    }
+    __syncwarp();
+  }
+  // 16 columns.
+  __device__ __forceinline__ void differentiate_some(int c, int i, const Rows16& rows) const {
+    unsigned char* const at = boxes + 24576 * c + thread_number() / 32 % 4 * 2048 + rows(2 * i);
     u32 u[4], w[4], s[4];
-    load_matrices(u, at), load_matrices(w, at + 2048);
+    load_matrices(u, at), load_matrices(w, at + 8192);
 #pragma unroll
     for (int q = 0; q < 4; q++) {
       float du[2] = {low_of(u[q]), high_of(u[q])}, dw[2] = {low_of(w[q]), high_of(w[q])}, again[2];
 #pragma unroll
-      for (int e = 0; e < 2; e++) differentiate(sums[8 * i + 2 * q + e], du[e], dw[e], again[e]);
+      for (int e = 0; e < 2; e++) differentiate(ds[32 * c + 8 * i + 2 * q + e], du[e], dw[e], again[e]);
       u[q] = pack(du[0], du[1]), w[q] = pack(dw[0], dw[1]), s[q] = pack(again[0], again[1]);
     }
-    store_matrices(at, u), store_matrices(at + 2048, w), store_matrices(at + 4096, s);
+    store_matrices(at, u), store_matrices(at + 8192, w), store_matrices(at + 16384, s);
   }
-}
+  // Next to be asked for: the 64 rows from next_row.
+  template <int part>
+  __device__ __forceinline__ void leave_part(const TensorMap& h, const TensorMap& s, int next_row, int next_column) {
+    if (part < 8) {
+      constexpr int c = part / 4;
+      if (part % 4 == 0) wait(come + c, phase);
+      differentiate_some(c, part % 4, Rows16());
+      if (part % 4 == 3) {
+        publish();
+        meet_group();
+        if (thread_number() % 128 == 0) {
+          const unsigned char* box = boxes + 24576 * c;
+          store_box(h, box, column + 64 * c, 0, row), store_box(h, box + 8192, column + 64 * c, 1, row), store_box(s, box + 16384, column + 64 * c, row);
+          commit_stores();
+        }
+      }
+    }
+    // By now the boxes have been read.
+    if (next_row >= 0 && (part == 5 || part == 9)) ask(h, part / 9, next_row, next_column);
+    if (part == 9) phase ^= 1;
+  }
+  // Parts `from` to `until` - 1 of them.
+  template <int part = 0>
+  __device__ __forceinline__ void leave_parts(int from, int until, const TensorMap& h, const TensorMap& s, int next_row, int next_column) {
+    if (from <= part && part < until) leave_part<part>(h, s, next_row, next_column);
+    if constexpr (part + 1 < parts) leave_parts<part + 1>(from, until, h, s, next_row, next_column);
+  }
+};
 
-// Maps: g (M, d), boxes of 128 rows; W (d, F), of piece / 128 rows; h (M, 2, F) and s (M, F), of 16 rows. Blocks of 384 threads, and of them a multiple of a
-// cluster's.
-template <class Shape>
+// Maps: g (M, d), boxes of 128 rows; W (d, F), h (M, 2, F) and s (M, F), of 64 rows. Blocks of 384 threads.
 static __device__ __forceinline__ void swiglu_gradient(const TensorMap& g, const TensorMap& weight, const TensorMap& h, const TensorMap& s, int M, int F, int d) {
+  typedef GradientShape Shape;
   DSD_SHARED(shared);
   unsigned char* const boxes = shared + Shape::stages * Shape::Pipe::bytes;
   Barrier* const barriers = reinterpret_cast<Barrier*>(boxes + Shape::kept);
-  Barrier *const begun = barriers + 2 * Shape::stages, *const read = begun + 1;
-  const typename Shape::Pipe ring(shared, barriers);
-  const int rank = Shape::blocks > 1 ? rank_in_cluster() : 0, steps = (d + 63) / 64, columns = (F + 127) / 128;
-  const int tiles = (M + 128 * Shape::blocks - 1) / (128 * Shape::blocks) * columns, stride = gridDim.x / Shape::blocks;
+  Barrier* const come = barriers + 2 * Shape::stages;
+  const Shape::Pipe ring(shared, barriers);
+  const int steps = (d + 63) / 64, columns = (F + 127) / 128, tiles = (M + 127) / 128 * columns;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
     ring.start_all(8);
-    start(begun, 4);
-    for (int i = 0; i < 8; i++) start(read + i, 1);
+    for (int i = 0; i < 4; i++) start(come + i, 1);
     started();
   }
-  meet<Shape::blocks>();
+  __syncthreads();
   Place<Shape::stages> place;
   if (warp < 4) {
     give_registers<24>();
     if (threadIdx.x == 0) {
 #pragma unroll 1
-      for (int tile = blockIdx.x / Shape::blocks; tile < tiles; tile += stride) {
-        const int column = tile % columns * 128, row = (tile / columns * Shape::blocks + rank) * 128;
+      for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int column = tile % columns * 128, row = tile / columns * 128;
 #pragma unroll 1
         for (int k = 0; k < steps; k++) {
           unsigned char* to = ring.fill(place);
           Barrier* full = ring.full + place.stage;
           load_box(to, g, full, 64 * k, row);
 #pragma unroll
-          for (int i = 0; i < Shape::pieces / Shape::blocks; i++) {
-            const int at = (rank * (Shape::pieces / Shape::blocks) + i) * Shape::piece;
-            load_for_all<Shape::blocks>(to + Shape::left + at, weight, full, column + at / 8192 * 64, 64 * k + at % 8192 / 128);
-          }
+          for (int i = 0; i < 2; i++) load_box(to + Shape::left + 8192 * i, weight, full, column + 64 * i, 64 * k);
           place.next();
         }
       }
@@ -87,59 +121,36 @@ static __device__ __forceinline__ void swiglu_gradient(const TensorMap& g, const
   } else {
     take_registers<240>();
     const int group = warp / 4 - 1;
-    const bool first_lane = thread_number() % 32 == 0;
-    unsigned char* const own = boxes + (warp - 4) * 12288;  // u, w and s of 64 columns, then of the next 64
-    Barrier* const come = read + warp - 4;
-    bool waits = group == 1 && Shape::ahead, tells = group == 0;
-    u32 phase = 0;
+    Gradients results;
+    results.boxes = boxes + group * 49152, results.come = come + 2 * group;
+    const int at_once = (results.parts + steps - 1) / steps;
+    int left = results.parts;  // how many parts of the last tile have
 #pragma unroll 1
-    for (int tile = blockIdx.x / Shape::blocks; tile < tiles; tile += stride) {
-      const int column = tile % columns * 128, row = (tile / columns * Shape::blocks + rank) * 128 + group * 64 + warp % 4 * 16;
-      if (first_lane) {
-        wait_for_stores<0>();
-        expect(come, 8192);
-#pragma unroll
-        for (int i = 0; i < 4; i++) load_box(own + i / 2 * 6144 + i % 2 * 2048, h, come, column + i / 2 * 64, i % 2, row);
-      }
-      __syncwarp();
-      if (waits) wait(begun, 0);
-      waits = false;
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const int column = tile % columns * 128, row = tile / columns * 128 + group * 64;
+      if (tile == blockIdx.x) results.ask(h, 0, row, column), results.ask(h, 1, row, column);
       float sums[64];
       ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) {
         const Tile a = tile_at(stage + group * 8192, 0), b = tile_at(stage + Shape::left, 8192);
 #pragma unroll
         for (int k = 0; k < 4; k++) weighted_128(sums, a + 32 * k, b + 2048 * k, add || k > 0);
-      }, [&](int begun_steps) {
-        if (!tells || begun_steps != min(Shape::ahead, steps)) return;
-        if (first_lane) arrive(begun);
-        tells = false;
+      }, [&] {
+        results.leave_parts(left, left + at_once, h, s, row, column);
+        left += at_once;
       });
       settled<64>(sums);
-      wait(come, phase), phase ^= 1;
-      const Rows16 rows;
 #pragma unroll
-      for (int c = 0; c < 2; c++) {
-        unsigned char* const box = own + 6144 * c;
-        differentiate_box(sums + 32 * c, box, rows);
-        publish();
-        __syncwarp();
-        if (first_lane) {
-          store_box(h, box, column + 64 * c, 0, row), store_box(h, box + 2048, column + 64 * c, 1, row), store_box(s, box + 4096, column + 64 * c, row);
-          commit_stores();
-        }
-      }
+      for (int i = 0; i < 64; i++) results.ds[i] = sums[i];
+      results.row = row, results.column = column;
+      left = 0;
     }
-    if (first_lane) wait_for_stores<0>();
+    results.leave_parts(left, results.parts, h, s, -1, 0);
+    if (thread_number() % 128 == 0) wait_for_stores<0>();
   }
-  // Others of the cluster may still write into this block's memory.
-  if (Shape::blocks > 1) meet<Shape::blocks>();
 }
 
-typedef GradientShape<1, 3> BestGradient;
-#define DSD_GRADIENT(name, Shape)                                                                                                                 \
-  extern "C" __global__ void DSD_CLUSTER(Shape::blocks) __launch_bounds__(384, 1)                                                                 \
-      name(const __grid_constant__ TensorMap g, const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap s, \
-           int M, int F, int d) {                                                                                                                 \
-    swiglu_gradient<Shape>(g, weight, h, s, M, F, d);                                                                                             \
-  }
-DSD_GRADIENT(dsd_swiglu_gradient_hopper, BestGradient)
+extern "C" __global__ void __launch_bounds__(384, 1)
+    dsd_swiglu_gradient_hopper(const __grid_constant__ TensorMap g, const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap h,
+                               const __grid_constant__ TensorMap s, int M, int F, int d) {
+  swiglu_gradient(g, weight, h, s, M, F, d);
+}

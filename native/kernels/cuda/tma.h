@@ -21,10 +21,6 @@ static void wait(Barrier* barrier, u32 parity) { emulated::mbarrier_wait(barrier
 static void load_box(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y) { emulated::load_box(to, from, barrier, {x, y}); }
 static void load_box(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) { emulated::load_box(to, from, barrier, {x, y, z}); }
 template <int blocks>
-static void load_for_all(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y) {
-  emulated::load_box(to, from, barrier, {x, y});
-}
-template <int blocks>
 static void load_for_all(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) {
   emulated::load_box(to, from, barrier, {x, y, z});
 }
@@ -35,6 +31,7 @@ template <int pending>
 static void wait_for_stores() {
   emulated::bulk_wait_read(pending);
 }
+static void meet_group() { emulated::barrier(thread_number() / 128, 128); }
 static int rank_in_cluster() { return 0; }
 template <int blocks>
 static void meet() {
@@ -96,14 +93,6 @@ static __device__ __forceinline__ void load_box(unsigned char* to, const TensorM
 }
 // To the same place in each block of the cluster, whose barrier in the same place counts it.
 template <int blocks>
-static __device__ __forceinline__ void load_for_all(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y) {
-  if (blocks == 1) return load_box(to, from, barrier, x, y);
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(
-                   in_shared(to)),
-               "l"(&from), "r"(x), "r"(y), "r"(in_shared(barrier)), "h"((unsigned short)((1 << blocks) - 1))
-               : "memory");
-}
-template <int blocks>
 static __device__ __forceinline__ void load_for_all(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) {
   if (blocks == 1) return load_box(to, from, barrier, x, y, z);
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(
@@ -125,6 +114,8 @@ template <int pending>
 static __device__ __forceinline__ void wait_for_stores() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
 }
+// Four warps. The first four of a block do not.
+static __device__ __forceinline__ void meet_group() { asm volatile("bar.sync %0, 128;" ::"r"(thread_number() / 128) : "memory"); }
 static __device__ __forceinline__ int rank_in_cluster() {
   int rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -247,10 +238,10 @@ struct Ring {
       arrive(empty + stage, lane);
     }
   }
-  // multiply(tiles of a stage, whether to add) for each of the next `steps` stages, and then begun(how many). Products of one are on their way while the
-  // next one's begin; all have ended on return.
-  template <class Multiply, class Begun>
-  __device__ __forceinline__ void multiply_all(Place<stages>& place, int steps, Multiply multiply, Begun begun) const {
+  // multiply(tiles of a stage, whether to add) for each of the next `steps` stages, and after each, while its products are on their way, beside(). All have
+  // ended on return.
+  template <class Multiply, class Beside>
+  __device__ __forceinline__ void multiply_all(Place<stages>& place, int steps, Multiply multiply, Beside beside) const {
     int before = 0;
 #pragma unroll 1
     for (int k = 0; k < steps; k++) {
@@ -264,7 +255,7 @@ struct Ring {
       }
       before = place.stage;
       place.next();
-      begun(k + 1);
+      beside();
     }
     wait_for_products<0>();
     release(before);
