@@ -100,7 +100,7 @@ export const bench = defineCommand({
       about: `data: what is loaded: a folder, ${DATA_NAMES.join(' or ')}; train: train on it instead of noise`,
     },
     size: { kind: 'whole', value: 'N', min: 8, max: 1024, about: 'data: pixels a side, 256 by default' },
-    workers: { kind: 'whole', value: 'N', max: 64, about: 'data: decoding threads; by default one a core, 16 at most' },
+    workers: { kind: 'whole', value: 'N', max: 64, about: 'data: decoding processes; by default one a core, 16 at most' },
     threads: ENGINE.threads,
     ...RESULT,
   },

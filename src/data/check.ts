@@ -1,9 +1,8 @@
 /** Decodes every picture of a data set: what training would find out in its first epoch is known before it. */
-import { availableParallelism } from 'node:os';
 import { FailureError } from '../core/errors.js';
 import type { DecodeJob, Decoder } from './job.js';
 import { PictureError } from './job.js';
-import { DecodePool } from './pool.js';
+import { DEFAULT_WORKERS, DecodePool } from './pool.js';
 import type { DataSet, ImageSource } from './source.js';
 
 export interface Checked {
@@ -19,17 +18,17 @@ export interface Checked {
 }
 
 export interface CheckOptions {
-  /** Decoding threads, 0 to 256: all cores by default. */
+  /** Decoding processes, 0 to 256: as many as cores by default, up to sixteen. */
   readonly workers?: number;
   readonly onProgress?: (done: number, of: number, broken: number) => void;
 }
 
-/** Pictures asked for at a time, for each thread: so that none waits, and millions do not wait in memory. */
+/** Pictures asked for at a time, for each process: so that none waits, and millions do not wait in memory. */
 const AHEAD = 4;
 
-/** @throws DiskError where memory or open files ran out, FailureError if a decoding thread died: nothing is known of the pictures then */
+/** @throws DiskError where memory or open files ran out, FailureError if a decoding process died: nothing is known of the pictures then */
 export async function checkPictures({ train, heldOut }: DataSet, options: CheckOptions = {}): Promise<Checked> {
-  const { workers = Math.min(256, availableParallelism()), onProgress } = options;
+  const { workers = DEFAULT_WORKERS, onProgress } = options;
   const total = train.length + heldOut.length;
   const found = new Map<string, { readonly job: DecodeJob; readonly error: PictureError }>();
   const pool = new DecodePool(workers);
@@ -73,7 +72,7 @@ export async function checkPictures({ train, heldOut }: DataSet, options: CheckO
   return { pictures: total, broken, ...(refusal ? { refusal } : {}) };
 }
 
-/** Asked for alone: libvips keeps its messages in one place for all threads, and theirs may be another picture's, or gone. */
+/** Asked for alone: libvips keeps its messages in one place for all threads of a process, and theirs may be another picture's, or gone. */
 async function reasonOf(job: DecodeJob, { reason }: PictureError): Promise<string> {
   const { decode } = await import('./decode.js');
   return decode(job).then(

@@ -1,6 +1,6 @@
 /**
- * From a file to the pixels of one training picture. Runs in the decoding threads, or in the main one when there are none; a job is plain
- * data, so it crosses to a thread as it is.
+ * From a file to the pixels of one training picture. Runs in the decoding processes, or in the main one when there are none; a job is plain
+ * data, so it crosses to a process as it is.
  */
 
 import type { Sharp } from 'sharp';
@@ -19,7 +19,7 @@ const MAX_BYTES = 2 ** 30;
 /** How libvips, libjpeg and JavaScript say it. */
 const NO_MEMORY = /out of memory|insufficient memory|cannot allocate|allocation failed/i;
 
-// Pictures are decoded side by side by the threads, so one picture gets one thread; each is read once, so a cache only costs memory.
+// Pictures are decoded side by side by the processes, so one picture gets one thread; each is read once, so a cache only costs memory.
 sharp.concurrency(1);
 sharp.cache(false);
 

@@ -27,7 +27,7 @@ export interface FolderOptions {
   /**
    * The most broken pictures that 'skip' accepts in a part of the set; by default 1 % of them, and at least 10. A picture counts once, by
    * its path, however often it is loaded, and when it is first met; pictures are counted in the order in which they are asked for,
-   * whatever the threads do first. A resumed run counts from 0 again and meets no picture that the whole run would not have met: a
+   * whatever the processes do first. A resumed run counts from 0 again and meets no picture that the whole run would not have met: a
    * run that stays below the cap does so wherever it is interrupted, and one that it stops, and that is resumed, it stops again before the
    * next epoch ends.
    */
@@ -245,7 +245,7 @@ class FolderSource implements ImageSource {
     return decode({ kind: 'photo', path: this.path(i), size: this.size, channels: this.channels }, this.#kept !== undefined);
   }
 
-  /** Decodes at once, but counts in turn: else the threads would choose which picture goes over the cap, and in which batch. */
+  /** Decodes at once, but counts in turn: else the processes would choose which picture goes over the cap, and in which batch. */
   #loadOrReplace(i: number, decode: Decoder): Promise<Uint8Array> {
     const search = this.#firstSound(i, decode);
     const earlier = this.#counted;

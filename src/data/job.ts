@@ -1,4 +1,4 @@
-/** What a decoding thread is asked, and how it says no. Apart from the decoder, so that asking does not load it. */
+/** What a decoding process is asked, and how it says no. Apart from the decoder, so that asking does not load it. */
 import { FailureError } from '../core/errors.js';
 
 /** What to decode, and into what: size * size * channels bytes. */
@@ -11,7 +11,7 @@ export interface DecodeJob {
   readonly channels: 1 | 3;
 }
 
-/** Memory that all threads see, for one picture. */
+/** A part of a batch, for one picture. */
 export interface Place {
   /** size * size * channels bytes. */
   readonly into: Uint8Array<SharedArrayBuffer>;
@@ -26,15 +26,21 @@ export interface Place {
 export type Decoder = (job: DecodeJob, kept?: boolean) => Promise<Uint8Array>;
 
 /** Puts a picture in its place. */
-export function put(pixels: Uint8Array, { into, mirrored }: Place, { size, channels }: Pick<DecodeJob, 'size' | 'channels'>): void {
-  if (!mirrored) {
-    into.set(pixels);
-    return;
-  }
+export function put(pixels: Uint8Array, { into, mirrored }: Place, about: Pick<DecodeJob, 'size' | 'channels'>): void {
+  into.set(pixels);
+  if (mirrored) mirror(into, about);
+}
+
+/** Turns each row of a picture round. */
+export function mirror(pixels: Uint8Array, { size, channels }: Pick<DecodeJob, 'size' | 'channels'>): void {
   const stride = size * channels;
   for (let row = 0; row < pixels.length; row += stride)
-    for (let at = row, back = row + stride - channels; back >= row; at += channels, back -= channels)
-      for (let c = 0; c < channels; c++) into[at + c] = pixels[back + c]!;
+    for (let left = row, right = row + stride - channels; left < right; left += channels, right -= channels)
+      for (let c = 0; c < channels; c++) {
+        const pixel = pixels[left + c]!;
+        pixels[left + c] = pixels[right + c]!;
+        pixels[right + c] = pixel;
+      }
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
  * Endless batches for training. Order and flips are functions of (seed, global image index) and of nothing else (core/random.ts): not
- * of the batch size, the number of threads, or how often the program was stopped and resumed.
+ * of the batch size, the number of processes, or how often the program was stopped and resumed.
  */
 import { key, permutation, uniform } from '../core/random.js';
 import type { Place } from './job.js';
@@ -16,7 +16,7 @@ export interface LoaderOptions {
   readonly seed: number;
   /** Mirror half of the pictures, left to right. Not for letters or flags. */
   readonly flip?: boolean;
-  /** Decoding threads, all cores by default; 0 decodes in this one. None is started for pictures that are in memory. */
+  /** Decoding processes, as many as cores by default, up to sixteen; 0 decodes in this one. None is started for pictures that are in memory. */
   readonly workers?: number;
   /** Batches made ahead of `next`; 2 by default. */
   readonly prefetch?: number;
@@ -104,7 +104,7 @@ export class Loader {
     }
   }
 
-  /** Gives up what was made ahead and ends the threads. */
+  /** Gives up what was made ahead and ends the processes. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#queue.length = 0;
@@ -155,7 +155,7 @@ export class Loader {
       const into = images.subarray(b * each, (b + 1) * each);
       const place: Place = { into, mirrored: this.#flip && uniform(flipKey, image, 0) < 0.5 };
       const take = (pixels: Uint8Array): void => {
-        if (pixels === into) return; // a thread has put it there
+        if (pixels === into) return; // a process has put it there
         if (pixels.length !== each)
           throw new Error(`${source.path(index)}: the source gave ${pixels.length} bytes where ${each} were expected`);
         put(pixels, place, source);
@@ -164,7 +164,7 @@ export class Loader {
       if (ready !== undefined) take(ready);
       else waiting.push(source.load(index, (job, kept) => this.#pool.run(job, kept ? undefined : place)).then(take));
     }
-    // All are waited for, so that of several broken pictures the first in order is reported, whatever the threads did first.
+    // All are waited for, so that of several broken pictures the first in order is reported, whatever the processes did first.
     for (const result of await Promise.allSettled(waiting)) if (result.status === 'rejected') throw result.reason;
     return { images, labels, firstImage, indices };
   }

@@ -1,19 +1,28 @@
 /**
- * A few threads that decode pictures. Which thread takes which job never shows: every job is a function of its own data, and a caller waits for
- * the promise of its own job.
+ * A few processes that decode pictures: not threads, because many of those in one process get in each other's way, so that sixteen cores do the work of
+ * two. Which process takes which job never shows: every job is a function of its own data, and a caller waits for the promise of its own job.
  */
+import { type ChildProcess, fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
 import { FailureError } from '../core/errors.js';
 import { DiskError } from '../io/disk.js';
 import type { Answer, Request, Response } from './decode-worker.js';
+import { Exchange, type Part } from './exchange.js';
 import type { DecodeJob, Place } from './job.js';
 import { PictureError, put } from './job.js';
+import { pictureBytes } from './source.js';
 
-/** The most jobs in a message to a thread, which has two messages at most: one to work on and one so that it need not wait for the next. */
+/** The most jobs in a message to a process. */
 const AT_ONCE = 4;
+/** Messages that a process has at most, each with a region of the file for its pixels: one to work on and one so that it need not wait for the next. */
+const REGIONS = 2;
+/** Bytes of the file from one region to the next, more than any AT_ONCE pictures have: what is between costs nothing. */
+const REGION_BYTES = 2 ** 33;
 
-/** Threads where the caller does not say: all cores, up to sixteen. */
+/** The file's number in a process. */
+const FILE = 4;
+
+/** Processes where the caller does not say: as many as cores, up to sixteen. */
 export const DEFAULT_WORKERS = Math.min(16, availableParallelism());
 
 interface Task {
@@ -23,32 +32,37 @@ interface Task {
   readonly reject: (error: unknown) => void;
 }
 
-/** One thread and the jobs it has now. */
+/** One process and the jobs it has now. */
 interface Lane {
-  readonly worker: Worker;
+  readonly process: ChildProcess;
   readonly tasks: Map<number, Task>;
+  /** Regions that none of its messages has. */
+  readonly free: number[];
   readonly ended: Promise<void>;
 }
 
 export class DecodePool {
   readonly #lanes: Lane[] = [];
+  #exchange: Exchange | undefined;
   #queue: Task[] = [];
   /** Jobs begun and not yet answered. */
   #running = 0;
-  /** Settles when the decoding in this thread has run out of jobs. */
+  /** Settles when the decoding in this process has run out of jobs. */
   #here: Promise<void> = Promise.resolve();
   #nextId = 0;
   #failure: Error | undefined;
   #closed = false;
 
   /**
-   * Starts no thread: the first job does.
-   * @param workers number of threads; 0 decodes in this one, a picture at a time
-   * @param script what a thread runs; for tests
+   * Starts no process: the first job does.
+   * @param workers number of processes; 0 decodes in this one, a picture at a time
+   * @param script what a process runs; for tests
+   * @param folders where the file of pixels may be; for tests
    */
   constructor(
     readonly workers: number = DEFAULT_WORKERS,
     readonly script: URL = new URL('./decode-worker.js', import.meta.url),
+    readonly folders?: readonly string[],
   ) {
     if (!Number.isInteger(workers) || workers < 0 || workers > 256)
       throw new RangeError(`DecodePool: workers must be an integer in [0, 256], got ${workers}`);
@@ -57,7 +71,7 @@ export class DecodePool {
   /**
    * The pixels of a picture: size * size * channels bytes, the caller's own.
    * @param place where to put them; what is returned is `place.into` then. Nobody else may use it until the job is done
-   * @throws PictureError for a broken picture; FailureError if a thread died, for this and every later job; Error after close
+   * @throws PictureError for a broken picture; FailureError if a process died, for this and every later job; Error after close
    */
   run(job: DecodeJob, place?: Place): Promise<Uint8Array> {
     if (this.#closed) return Promise.reject(closedError());
@@ -68,15 +82,15 @@ export class DecodePool {
     });
   }
 
-  /** Gives up what is queued, lets the threads end what they are at, and waits for their end. Once closed, closing again does nothing. */
+  /** Gives up what is queued, lets the processes end what they are at, and waits for their end. Once closed, closing again does nothing. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#abandon(closedError());
-    for (const { worker } of this.#lanes) {
-      worker.ref();
-      worker.postMessage(null satisfies Request);
+    for (const { process: child } of this.#lanes) {
+      child.ref();
+      if (child.connected) child.disconnect();
     }
-    await Promise.all([this.#here, ...this.#lanes.map((lane) => lane.ended)]);
+    await Promise.all([this.#here, this.#exchange?.close(), ...this.#lanes.map((lane) => lane.ended)]);
   }
 
   #dispatch(): void {
@@ -87,56 +101,95 @@ export class DecodePool {
     while (this.#lanes.length < this.workers && this.#lanes.length < this.#queue.length + this.#running)
       this.#lanes.push(this.#startLane());
     while (this.#queue.length > 0) {
-      const lane = this.#lanes.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
-      if (lane.tasks.size > AT_ONCE) return;
+      const open = this.#lanes.filter((lane) => lane.free.length > 0);
+      if (open.length === 0) return;
+      const lane = open.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
       this.#give(lane, this.#queue.splice(0, Math.min(AT_ONCE, Math.ceil(this.#queue.length / this.workers))));
     }
   }
 
   #give(lane: Lane, tasks: readonly Task[]): void {
-    if (lane.tasks.size === 0) lane.worker.ref();
-    const request = tasks.map((task) => {
+    if (lane.tasks.size === 0) hold(lane.process);
+    const region = lane.free.pop()!;
+    const orders = tasks.map((task) => {
       const id = this.#nextId++;
       lane.tasks.set(id, task);
-      return { id, job: task.job, place: task.place };
+      return { id, job: task.job, mirrored: task.place?.mirrored ?? false };
     });
     this.#running += tasks.length;
-    lane.worker.postMessage(request satisfies Request);
+    // An error is that the process has died, which it is told of by another way.
+    lane.process.send({ region, position: region * REGION_BYTES, orders } satisfies Request, () => {});
   }
 
   #startLane(): Lane {
-    const worker = new Worker(this.script, { execArgv: [] });
-    const lane: Lane = { worker, tasks: new Map(), ended: new Promise((resolve) => worker.once('exit', () => resolve())) };
-    worker.on('message', (response: Response) => {
-      for (const answer of response) this.#settle(lane, answer);
-      this.#dispatch();
+    this.#exchange ??= new Exchange(this.folders);
+    const { fd } = this.#exchange;
+    const child = fork(this.script, fd === undefined ? [] : [`${FILE}`], {
+      // A session of its own: Ctrl-C in a terminal is for this process alone, which may have a checkpoint to write and wants pictures until then.
+      detached: true,
+      env: { ...process.env, UV_THREADPOOL_SIZE: '4' },
+      execArgv: [],
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc', ...(fd === undefined ? [] : [fd])],
     });
-    worker.on('error', (error) => this.#died(lane, error));
-    worker.on('exit', (code) => {
-      if (!this.#closed) this.#died(lane, new Error(`it ended with code ${code}`));
+    let end: () => void;
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const first = this.#lanes.length * REGIONS;
+    const lane: Lane = { process: child, tasks: new Map(), free: Array.from({ length: REGIONS }, (_, i) => first + i), ended };
+    child.on('message', (response) => void this.#take(lane, response as Response));
+    child.on('error', (error) => {
+      end();
+      this.#died(lane, error.message);
+    });
+    child.on('exit', (code, signal) => {
+      end();
+      if (!this.#closed) this.#died(lane, code === null ? `it was ended by ${signal}` : `it ended with code ${code}`);
     });
     return lane;
   }
 
-  #settle(lane: Lane, answer: Answer): void {
-    const task = lane.tasks.get(answer.id);
-    if (task === undefined) return; // given up by close()
-    lane.tasks.delete(answer.id);
-    this.#running--;
-    if (lane.tasks.size === 0) lane.worker.unref(); // a program that has finished may exit without closing its pools
-    if ('placed' in answer) task.resolve(task.place!.into);
-    else if ('pixels' in answer) task.resolve(answer.pixels);
-    else task.reject(errorOf(answer, task.job));
+  async #take(lane: Lane, { region, position, answers }: Response): Promise<void> {
+    if (!answers.every(({ id }) => lane.tasks.has(id))) return; // given up by close()
+    const parts: (Part | undefined)[] = [];
+    let next = position;
+    for (const answer of answers) {
+      const { job, place } = lane.tasks.get(answer.id)!;
+      const bytes = pictureBytes(job);
+      parts.push('written' in answer ? { into: place?.into ?? new Uint8Array(bytes), position: next } : undefined);
+      next += bytes;
+    }
+    const failed = await this.#exchange!.read(parts.filter((part) => part !== undefined)).then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    if (!answers.every(({ id }) => lane.tasks.has(id))) return;
+    lane.free.push(region);
+    for (const [i, answer] of answers.entries()) this.#settle(lane, answer, parts[i]?.into, failed);
+    this.#dispatch();
   }
 
-  /** Without its thread a job would be waited for for ever, and the cause (memory, mostly) will not spare the other threads. */
-  #died(lane: Lane, cause: Error): void {
+  #settle(lane: Lane, answer: Answer, pixels: Uint8Array | undefined, failed: Error | undefined): void {
+    const { job, place, resolve, reject } = lane.tasks.get(answer.id)!;
+    lane.tasks.delete(answer.id);
+    this.#running--;
+    if (lane.tasks.size === 0) letGo(lane.process);
+    if (pixels !== undefined && failed === undefined) resolve(pixels);
+    else if ('written' in answer) reject(new Error(`decoding of ${job.path}: its pixels cannot be read: ${failed?.message}`));
+    else if ('pixels' in answer) {
+      place?.into.set(answer.pixels);
+      resolve(place?.into ?? answer.pixels);
+    } else reject(errorOf(answer, job));
+  }
+
+  /** Without its process a job would be waited for for ever, and the cause (memory, mostly) will not spare the other processes. */
+  #died(lane: Lane, cause: string): void {
     if (this.#failure !== undefined) return;
     const paths = [...lane.tasks.values()].map(({ job }) => job.path);
     const at = paths.length === 0 ? 'while it had nothing to do' : `while it was at ${paths.join(' or ')}`;
     this.#failure = new FailureError(
-      `a decoding thread died ${at}: ${cause.message}. If memory ran out, use fewer workers or smaller pictures; try 0 workers to see which picture it is`,
-      { cause },
+      `a decoding process died ${at}: ${cause}. If memory ran out, use fewer workers or smaller pictures; try 0 workers to see which picture it is`,
     );
     this.#abandon(this.#failure);
   }
@@ -145,7 +198,7 @@ export class DecodePool {
     const tasks = [...this.#lanes.flatMap((lane) => [...lane.tasks.values()]), ...this.#queue];
     for (const lane of this.#lanes) {
       lane.tasks.clear();
-      lane.worker.unref();
+      letGo(lane.process);
     }
     this.#queue = [];
     this.#running = 0;
@@ -166,12 +219,24 @@ export class DecodePool {
   }
 }
 
+/** Keeps this program alive while there is something to wait for. */
+function hold(child: ChildProcess): void {
+  child.ref();
+  child.channel?.ref();
+}
+
+/** A program that has finished may exit without closing its pools. */
+function letGo(child: ChildProcess): void {
+  child.unref();
+  child.channel?.unref();
+}
+
 function closedError(): Error {
   return new Error('DecodePool: it is closed');
 }
 
-function errorOf(response: Exclude<Answer, { pixels: unknown } | { placed: true }>, job: DecodeJob): Error {
-  if ('broken' in response) return new PictureError(response.broken.path, response.broken.reason);
-  if ('disk' in response) return new DiskError(response.disk.message, response.disk.code, response.disk.path, undefined);
-  return new Error(`decoding of ${job.path}: ${response.bug}`);
+function errorOf(answer: Exclude<Answer, { pixels: unknown } | { written: true }>, job: DecodeJob): Error {
+  if ('broken' in answer) return new PictureError(answer.broken.path, answer.broken.reason);
+  if ('disk' in answer) return new DiskError(answer.disk.message, answer.disk.code, answer.disk.path, undefined);
+  return new Error(`decoding of ${job.path}: ${answer.bug}`);
 }

@@ -20,7 +20,7 @@ export interface ImageSource {
   peek(i: number): Uint8Array | undefined;
   /**
    * Picture i as size * size * channels bytes, row by row, channels together; not to be written to or transferred.
-   * @param decode who decodes, if need be: a pool's `run`; this thread if absent
+   * @param decode who decodes, if need be: a pool's `run`; this process if absent
    * @throws PictureError naming the path and the reason
    */
   load(i: number, decode?: Decoder): Promise<Uint8Array>;
@@ -45,7 +45,7 @@ export async function stack(source: ImageSource, indices: readonly number[], dec
   const out = new Uint8Array(indices.length * each);
   const put = async (index: number, i: number): Promise<void> =>
     out.set(source.peek(index) ?? (await source.load(index, decode)), i * each);
-  // All are waited for, so that of several broken pictures the first in order is named, whatever the threads did first.
+  // All are waited for, so that of several broken pictures the first in order is named, whatever the processes did first.
   for (const result of await Promise.allSettled(indices.map(put))) if (result.status === 'rejected') throw result.reason;
   return out;
 }

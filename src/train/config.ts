@@ -27,7 +27,7 @@ const schema = z.strictObject({
     image: z.int().min(8).max(1024),
     /** Mirror every second picture, at random. */
     flip: z.boolean(),
-    /** Decoding threads; the pictures of a run do not depend on it. */
+    /** Decoding processes; the pictures of a run do not depend on it. */
     workers: z.int().min(0).max(64),
     /** A picture that cannot be read: stop, or put another in its place. */
     broken: z.enum(['error', 'skip']),

@@ -152,7 +152,7 @@ export class TrainingLoop {
     if (due(log.save, before, this.images) && !last) await this.aside(() => this.sound('weights and grids', () => this.save()));
     await this.checkpointIfDue(last);
     await turn(); // lets signal handlers run, and the thread that saves report
-    // Asleep and not in a call that waits: the threads that decode are given their work by this one.
+    // Asleep and not in a call that waits: the processes that decode are given their work by this one.
     while (workAhead() > AHEAD) await sleep(1);
   }
 

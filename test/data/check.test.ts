@@ -90,6 +90,6 @@ test('a sound set is sound; pictures in memory need no decoding', async (t) => {
 
 test('trouble that is no broken picture ends the check', async (t) => {
   const set = open(await folderOf(temporaryFolder(t), 5, []));
-  t.mock.method(DecodePool.prototype, 'run', () => Promise.reject(new FailureError('a decoding thread died')));
-  await assert.rejects(checkPictures(set), /a decoding thread died/);
+  t.mock.method(DecodePool.prototype, 'run', () => Promise.reject(new FailureError('a decoding process died')));
+  await assert.rejects(checkPictures(set), /a decoding process died/);
 });

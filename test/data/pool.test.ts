@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -21,7 +23,7 @@ async function corpus(folder: string, count: number): Promise<string[]> {
   );
 }
 
-test('any number of threads gives the same pictures, each to its own job', async (t) => {
+test('any number of processes gives the same pictures, each to its own job', async (t) => {
   const paths = await corpus(temporaryFolder(t), 25);
   const results = [];
   for (const workers of [0, 1, 3]) {
@@ -33,6 +35,39 @@ test('any number of threads gives the same pictures, each to its own job', async
   assert.equal(new Set(results[0]!.map((pixels) => Buffer.from(pixels).toString('base64'))).size, 25);
   assert.deepEqual(results[1], results[0]);
   assert.deepEqual(results[2], results[0]);
+});
+
+test('pixels come into their places, by the file or without one, past broken pictures', async (t) => {
+  const folder = temporaryFolder(t);
+  const good = await corpus(folder, 10);
+  const bad = put(join(folder, 'bad.png'), 'no picture');
+  const paths = good.flatMap((path, i) => (i % 3 === 1 ? [bad, path] : [path]));
+  const results = [];
+  for (const [workers, folders] of [[0], [2], [2, []], [2, [join(folder, 'none'), folder]]] as const) {
+    const pool = new DecodePool(workers, undefined, folders);
+    const batch = new Uint8Array(new SharedArrayBuffer(paths.length * 768));
+    const outcomes = await Promise.allSettled(
+      paths.map((path, i) => {
+        const into = batch.subarray(i * 768, (i + 1) * 768);
+        return pool.run({ kind: 'photo', path, size: 16, channels: 3 }, i % 4 === 3 ? undefined : { into, mirrored: i % 2 === 1 });
+      }),
+    );
+    await pool.close();
+    for (const [i, outcome] of outcomes.entries()) {
+      if (paths[i] === bad) assert.ok(outcome.status === 'rejected' && outcome.reason instanceof PictureError);
+      else assert.ok(outcome.status === 'fulfilled' && (outcome.value.buffer === batch.buffer) === (i % 4 !== 3));
+    }
+    results.push({
+      batch,
+      own: outcomes.map((outcome) => outcome.status === 'fulfilled' && Buffer.from(outcome.value).toString('base64')),
+    });
+  }
+  assert.ok(results[0]!.batch.some((value) => value > 0));
+  for (const result of results.slice(1)) assert.deepEqual(result, results[0]);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith('dsd-')),
+    [],
+  );
 });
 
 test('a broken picture is a PictureError with its path, and the pool goes on', async (t) => {
@@ -65,15 +100,15 @@ test('close gives up what waits, and a closed pool takes nothing', async (t) => 
   }
 });
 
-test('a thread that dies is an error for all jobs that wait, and for later ones', async (t) => {
+test('a process that dies is an error for all jobs that wait, and for later ones', async (t) => {
   const folder = temporaryFolder(t);
-  const script = pathToFileURL(
-    put(join(folder, 'dies.mjs'), "import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => process.exit(3));"),
-  );
-  const throws = pathToFileURL(put(join(folder, 'throws.mjs'), "throw new Error('will not start');"));
+  const script = pathToFileURL(put(join(folder, 'dies.mjs'), "process.on('message', () => process.exit(3));"));
+  const killed = pathToFileURL(put(join(folder, 'killed.mjs'), "process.on('message', () => process.kill(process.pid, 'SIGKILL'));"));
+  const throws = pathToFileURL(put(join(folder, 'throws.mjs'), 'console.error = () => {}; process.exit(1);'));
   for (const [url, reason] of [
     [script, /died while it was at .*one\.png.*code 3/],
-    [throws, /will not start/],
+    [killed, /died while it was at .*one\.png.*ended by SIGKILL/],
+    [throws, /died .*ended with code 1/],
   ] as const) {
     const pool = new DecodePool(2, url);
     const job = { kind: 'photo', path: join(folder, 'one.png'), size: 8, channels: 3 } as const;
@@ -100,6 +135,43 @@ test('a program that forgets to close its pool still ends, with its work done', 
   assert.equal(execFileSync(process.execPath, [program], { encoding: 'utf8', timeout: 30_000 }).trim(), '192');
 });
 
-test('a number of threads that makes no sense is refused', () => {
+test('signals leave the processes alone; when their program is killed, they end', async (t) => {
+  const folder = temporaryFolder(t);
+  const [path] = await corpus(folder, 1);
+  const pool = fileURLToPath(new URL('../../src/data/pool.js', import.meta.url));
+  const worker = fileURLToPath(new URL('../../src/data/decode-worker.js', import.meta.url));
+  const pids = put(join(folder, 'pids'), '');
+  const tells = put(
+    join(folder, 'tells.mjs'),
+    `import { appendFileSync } from 'node:fs'; await import(${JSON.stringify(worker)}); appendFileSync(${JSON.stringify(pids)}, process.pid + '\\n');`,
+  );
+  const program = put(
+    join(folder, 'decodes.mjs'),
+    `import { pathToFileURL } from 'node:url';
+     import { DecodePool } from ${JSON.stringify(pool)};
+     process.on('SIGINT', () => {});
+     const pool = new DecodePool(2, pathToFileURL(${JSON.stringify(tells)}));
+     const all = () => Promise.all(Array.from({ length: 8 }, () => pool.run({ kind: 'photo', path: ${JSON.stringify(path)}, size: 8, channels: 3 })));
+     await all();
+     console.log('first');
+     process.stdin.once('data', async () => { await all(); console.log('second'); });`,
+  );
+  // What it starts has its standard error too, so that 'close' waits for all of them.
+  const child = spawn(process.execPath, [program], { detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+  t.after(() => child.kill('SIGKILL'));
+  const said = child.stdout[Symbol.asyncIterator]();
+  assert.equal(String((await said.next()).value).trim(), 'first');
+  process.kill(-child.pid!, 'SIGINT'); // as a terminal does
+  const workers = readFileSync(pids, 'utf8').trim().split('\n').map(Number);
+  assert.equal(workers.length, 2);
+  for (const pid of workers) for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.kill(pid, signal);
+  child.stdin.write('more');
+  assert.equal(String((await said.next()).value).trim(), 'second');
+  const closed = once(child, 'close');
+  child.kill('SIGKILL');
+  await closed;
+});
+
+test('a number of processes that makes no sense is refused', () => {
   for (const workers of [-1, 1.5, Number.NaN, 1000]) assert.throws(() => new DecodePool(workers), RangeError);
 });

@@ -38,7 +38,7 @@ describe('golden losses', () => {
     });
   });
 
-  test('decoding threads do not change a bit', async () => {
+  test('decoding processes do not change a bit', async () => {
     assert.deepEqual(await toyRun({ steps: 20, workers: 0 }), await toyRun({ steps: 20, workers: 3 }));
   });
 

@@ -25,7 +25,7 @@ export async function benchLoader(flags: LoaderFlags, loadBefore: number): Promi
   const { train } = await openData(data, { size, workers });
   const loader = new Loader(train, { batch, seed: 0, flip: true, workers, lend: true });
   try {
-    // Threads start, and what is made ahead at the start is had for nothing.
+    // Processes start, and what is made ahead at the start is had for nothing.
     for (let i = 0; i < LEAST; i++) (await loader.next()).release?.();
     const began = performance.now();
     let [batches, took] = [0, 0];
@@ -37,9 +37,9 @@ export async function benchLoader(flags: LoaderFlags, loadBefore: number): Promi
     const imagesPerSecond = (batches * batch * 1000) / took;
     const pictures = train.length;
     if (flags.json) return printJson({ data, size, workers, batch, pictures, loadBefore, batches, seconds: took / 1000, imagesPerSecond });
-    const threads = workers === 0 ? 'in the main thread' : `by ${counted(workers, 'thread')}`;
+    const by = workers === 0 ? 'in the main process' : `by ${counted(workers, 'process', 'processes')}`;
     print(
-      `${data}, ${counted(pictures, 'picture')}, brought to ${size} x ${size} in batches of ${count(batch)} ${threads}: ${figure(imagesPerSecond)} images/s${workers > 1 ? `, ${figure(imagesPerSecond / workers)} a thread` : ''}`,
+      `${data}, ${counted(pictures, 'picture')}, brought to ${size} x ${size} in batches of ${count(batch)} ${by}: ${figure(imagesPerSecond)} images/s${workers > 1 ? `, ${figure(imagesPerSecond / workers)} each` : ''}`,
     );
   } finally {
     await loader.close();
