@@ -1,5 +1,5 @@
-// The product of a block's MLP with SwiGLU behind it, and its gradient, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu and
-// cuda/swiglu-gradient-hopper.cu, whose maps and shared memory this tells of.
+// The product of a block's MLP with SwiGLU behind it, and its gradient, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu
+// and cuda/swiglu-gradient-hopper.cu, whose maps and shared memory this tells of.
 #include "block.h"
 
 #ifdef DSD_CUDA
@@ -62,15 +62,20 @@ bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F
          device_limits(rows.device()).capability == 90;
 }
 
-// Tiles have 128 rows and 128 columns; a block takes one after another. The blocks of a cluster take tiles below each other: where only some of these are there,
-// the others read zeros and write nothing.
-void launch_tiles(const char* module, const char* kernel, int64_t cluster, const at::Tensor& rows, int64_t d, int64_t F, unsigned shared_bytes,
-                  const std::array<TensorMap, 4>& maps) {
-  int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
+Grid of_tiles() {
   Grid grid;
   grid.threads = 384;
-  grid.shared_bytes = shared_bytes;
-  const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + 127) / 128);
+  grid.shared_bytes = 4 * 49152 + 8 * 4096 + 256;  // stages, boxes and barriers; of the gradient 3 * 49152 + 10 * 8192 + 256, as much
+  return grid;
+}
+
+// Tiles have 128 rows and `width` of the F columns; a block takes one after another. The blocks of a cluster take tiles below each other: where only some of
+// these are there, the others read zeros and write nothing.
+void launch_tiles(const char* module, const char* kernel, int64_t cluster, const at::Tensor& rows, int64_t d, int64_t F, int64_t width,
+                  const std::array<TensorMap, 4>& maps) {
+  int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
+  Grid grid = of_tiles();
+  const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + width - 1) / width);
   TORCH_CHECK(clusters <= INT32_MAX / 2, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
   const int64_t at_once = std::max<int64_t>(1, blocks_at_once(module, kernel, rows.device(), grid) / cluster);
   grid.x = static_cast<unsigned>(std::min(clusters, at_once) * cluster);
@@ -91,14 +96,13 @@ void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Ten
   const TensorMap to = tensor_map<2>(s, {F, M}, {64, 16});
   // Of the two kernels, the one that leaves h alone is given a map all the same.
   const TensorMap kept = h.defined() ? tensor_map<3>(h, {F, 2, M}, {64, 1, 16}) : to;
-  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", h.defined() ? 1 : 2, n, d, F,
-               4 * 49152 + 8 * 4096 + 256,
+  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", h.defined() ? 1 : 2, n, d, F, 128,
                {tensor_map<2>(n, {d, M}, {64, 128}), tensor_map<3>(gate_up, {d, F, 2}, {64, 128, 1}), kept, to});
 }
 
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {
   const int64_t d = down.size(0), F = down.size(1), M = g.numel() / d;
-  launch_tiles("swiglu-gradient-hopper", "dsd_swiglu_gradient_hopper", 1, g, d, F, 4 * 32768 + 12 * 8192 + 256,
+  launch_tiles("swiglu-gradient-hopper", "dsd_swiglu_gradient_hopper", 1, g, d, F, 256,
                {tensor_map<2>(g, {d, M}, {64, 128}), tensor_map<2>(down, {F, d}, {64, 64}), tensor_map<3>(h, {F, 2, M}, {64, 1, 64}),
                 tensor_map<2>(s, {F, M}, {64, 64})});
 }

@@ -95,5 +95,8 @@ int main() {
   check_gradient(1, 8, 8, 3, seed), next();
   check_gradient(130, 328, 392, 1, seed), next();
   check_gradient(129, 136, 72, 1, seed), next();
+  check_gradient(260, 400, 712, 2, seed), next();
+  check_gradient(258, 576, 264, 1, seed), next();
+  check_gradient(129, 520, 72, 3, seed), next();
   return emulated::finish();
 }

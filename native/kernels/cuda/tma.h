@@ -46,7 +46,7 @@ static void wait_for_products() {}
 static void commit_products() {}
 static Tile tile_at(const unsigned char* first, int) { return tile_at(first); }
 static void rows_by_256(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 256, nullptr, begin_of(a), begin_of(b), false, false, add); }
-static void weighted_128(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 128, nullptr, begin_of(a), begin_of(b), false, true, add, 8192); }
+static void weighted_256(float* d, Tile a, Tile b, bool add) { emulated::wgmma(d, 256, nullptr, begin_of(a), begin_of(b), false, true, add, 8192); }
 static void store_matrices(unsigned char* row, const u32* words) { emulated::stmatrix(words, row, 4, false); }
 static void load_matrices(u32* words, const unsigned char* row) { emulated::ldmatrix(words, row, 4, false); }
 #else
@@ -160,11 +160,11 @@ static __device__ __forceinline__ void rows_by_256(float* d, Tile a, Tile b, boo
                : DSD_SUMS_128(d)
                : "r"(a.low), "r"(b.low), "r"((int)add), "n"(DSD_TILE_HIGH));
 }
-// d (64, 128) = a (64, 16) times b (16, 128), or added. Of b, columns 64 to 127 lie 8192 bytes after the first.
-static __device__ __forceinline__ void weighted_128(float* d, Tile a, Tile b, bool add) {
-  asm volatile("{.reg .pred add; .reg .b64 a, b; mov.b64 a, {%64, %67}; mov.b64 b, {%65, %67}; setp.ne.s32 add, %66, 0; "
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DSD_NUMBERS_64 "}, a, b, add, 1, 1, 0, 1;}"
-               : DSD_SUMS_64(d)
+// d (64, 256) = a (64, 16) times b (16, 256), or added. Of b, 64 columns lie 8192 bytes after the 64 before.
+static __device__ __forceinline__ void weighted_256(float* d, Tile a, Tile b, bool add) {
+  asm volatile("{.reg .pred add; .reg .b64 a, b; mov.b64 a, {%128, %131}; mov.b64 b, {%129, %131}; setp.ne.s32 add, %130, 0; "
+               "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" DSD_NUMBERS_128 "}, a, b, add, 1, 1, 0, 1;}"
+               : DSD_SUMS_128(d)
                : "r"(a.low), "r"(b.low), "r"((int)add), "n"(DSD_TILE_HIGH));
 }
 // Four matrices of 8 by 8, of which a lane has, as in a product's result, row lane / 4 and columns 2 t and 2 t + 1; lane 8 i + j gives row j of matrix i.
