@@ -89,6 +89,14 @@ at::Tensor swiglu_product(const at::Tensor& n, const at::Tensor& weight, bool ke
   return s;
 }
 
+// rows weight^T.
+at::Tensor product(const at::Tensor& rows, const at::Tensor& weight) {
+  if (!product_fits(rows, weight)) return at::linear(rows, weight);
+  at::Tensor out = at::empty({rows.size(0), rows.size(1), weight.size(0)}, rows.options());
+  product_cuda(rows, weight, out);
+  return out;
+}
+
 // From the gradient g of a layer's result, weight (out, F), and the h that its input was made of: that input, and in the place of h its gradient.
 at::Tensor swiglu_product_gradient(const at::Tensor& g, const at::Tensor& weight, at::Tensor& h) {
   if (swiglu_product_gradient_fits(g, weight)) {
@@ -113,7 +121,7 @@ struct AddNormMlp : torch::autograd::Function<AddNormMlp> {
       ctx->set_materialize_grads(false);
       ctx->saved_data["eps"] = eps;
     }
-    return {normed.sum, at::linear(s, down)};
+    return {normed.sum, product(s, down)};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {

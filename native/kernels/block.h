@@ -35,6 +35,9 @@ bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down);
 void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s);
 // Of s = g down, SwiGLU's gradient at h is written over h; s is what h's SwiGLU was.
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s);
+// rows (..., K) times the transpose of weight (N, K): whether out (..., N) may be asked of product_cuda, which then is faster than cuBLAS.
+bool product_fits(const at::Tensor& rows, const at::Tensor& weight);
+void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& out);
 
 #endif
 

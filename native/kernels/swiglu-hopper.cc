@@ -1,4 +1,4 @@
-// The product of a block's MLP with SwiGLU behind it, and its gradient, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu
+// The product of a block's MLP with SwiGLU behind it, its gradient, and the product that follows, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu
 // and cuda/swiglu-gradient-hopper.cu, whose maps and shared memory this tells of.
 #include "block.h"
 
@@ -62,6 +62,8 @@ bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F
          device_limits(rows.device()).capability == 90;
 }
 
+constexpr const char *PRODUCTS = "swiglu-hopper", *PLAIN = "dsd_product_hopper";
+
 Grid of_tiles() {
   Grid grid;
   grid.threads = 384;
@@ -91,13 +93,28 @@ bool swiglu_product_fits(const at::Tensor& n, const at::Tensor& gate_up) { retur
 
 bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down) { return fits(g, down, down.size(0), down.size(1)); }
 
+bool product_fits(const at::Tensor& rows, const at::Tensor& weight) {
+  const int64_t K = weight.size(1), N = weight.size(0);
+  if (N % 256 != 0 || !fits(rows, weight, K, N)) return false;
+  // cuBLAS cuts fewer rows into smaller tiles: a fifth of the blocks' turns, no more, may find no tile.
+  const int64_t tiles = (rows.numel() / K + 127) / 128 * (N / 256), blocks = blocks_at_once(PRODUCTS, PLAIN, rows.device(), of_tiles());
+  return 5 * tiles >= 4 * ((tiles + blocks - 1) / blocks * blocks);
+}
+
 void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s) {
   const int64_t d = gate_up.size(1), F = gate_up.size(0) / 2, M = n.numel() / d;
   const TensorMap to = tensor_map<2>(s, {F, M}, {64, 16});
   // Of the two kernels, the one that leaves h alone is given a map all the same.
   const TensorMap kept = h.defined() ? tensor_map<3>(h, {F, 2, M}, {64, 1, 16}) : to;
-  launch_tiles("swiglu-hopper", h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", h.defined() ? 1 : 2, n, d, F, 128,
+  launch_tiles(PRODUCTS, h.defined() ? "dsd_swiglu_product_hopper" : "dsd_swiglu_product_hopper_alone", h.defined() ? 1 : 2, n, d, F, 128,
                {tensor_map<2>(n, {d, M}, {64, 128}), tensor_map<3>(gate_up, {d, F, 2}, {64, 128, 1}), kept, to});
+}
+
+void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& out) {
+  const int64_t K = weight.size(1), half = weight.size(0) / 2, M = rows.numel() / K;
+  const TensorMap to = tensor_map<3>(out, {half, 2, M}, {64, 1, 16});
+  launch_tiles(PRODUCTS, PLAIN, 2, rows, K, half, 128,
+               {tensor_map<2>(rows, {K, M}, {64, 128}), tensor_map<3>(weight, {K, half, 2}, {64, 128, 1}), to, to});
 }
 
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {

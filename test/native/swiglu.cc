@@ -41,17 +41,19 @@ void check_product(int M, int F, int d, int blocks, unsigned seed) {
       s.push_back(u / (1 + std::exp(-u)) * w);
     }
   }
-  Buffer<uint16_t> from(n.size()), weights(weight.size()), to(h.size()), result(s.size()), alone(s.size());
+  Buffer<uint16_t> from(n.size()), weights(weight.size()), to(h.size()), result(s.size()), alone(s.size()), plain(h.size());
   from.fill(n), weights.fill(weight);
   const TensorMap n_map = tensor_map(from.data(), {d, M}, {64, 128}), weight_map = tensor_map(weights.data(), {d, F, 2}, {64, 128});
   const TensorMap h_map = tensor_map(to.data(), {F, 2, M}, {64, 1, 16}), s_map = tensor_map(result.data(), {F, M}, {64, 16});
-  const TensorMap alone_map = tensor_map(alone.data(), {F, M}, {64, 16});
-  emulated::launch(blocks, 384, Shape::shared_bytes, [&] { swiglu_product<Shape, true>(n_map, weight_map, h_map, s_map, M, F, d); });
-  emulated::launch(blocks, 384, Shape::shared_bytes, [&] { swiglu_product<Shape, false>(n_map, weight_map, h_map, alone_map, M, F, d); });
+  const TensorMap alone_map = tensor_map(alone.data(), {F, M}, {64, 16}), plain_map = tensor_map(plain.data(), {F, 2, M}, {64, 1, 16});
+  emulated::launch(blocks, 384, Shape::shared_bytes, [&] { swiglu_product<Shape, true, true>(n_map, weight_map, h_map, s_map, M, F, d); });
+  emulated::launch(blocks, 384, Shape::shared_bytes, [&] { swiglu_product<Shape, false, true>(n_map, weight_map, h_map, alone_map, M, F, d); });
+  emulated::launch(blocks, 384, Shape::shared_bytes, [&] { swiglu_product<Shape, true, false>(n_map, weight_map, plain_map, alone_map, M, F, d); });
   const std::string name = name_of(M, F, d, blocks);
   emulated::expect_near(name + "h", to.values(), h, 3e-3);
   emulated::expect_near(name + "s", result.values(), s, 6e-3);
   emulated::expect(name + "s alone is the same", result.values() == alone.values());
+  emulated::expect(name + "h alone is the same", to.values() == plain.values());
 }
 
 void check_gradient(int M, int F, int d, int blocks, unsigned seed) {
@@ -91,6 +93,8 @@ int main() {
   check_product<Product>(1, 8, 8, 3, seed), next();
   check_product<Product>(130, 72, 392, 1, seed), next();
   check_product<Product>(129, 264, 72, 1, seed), next();
+  check_product<Product>(131, 256, 328, 2, seed), next();
+  check_product<Product>(257, 128, 8, 1, seed), next();
   check_gradient(200, 136, 136, 2, seed), next();
   check_gradient(1, 8, 8, 3, seed), next();
   check_gradient(130, 328, 392, 1, seed), next();

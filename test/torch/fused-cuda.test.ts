@@ -84,6 +84,8 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
     for (const [B, N, d, F] of [
       [4, 256, 768, 2048],
       [16, 256, 384, 928], // more tiles than there are multiprocessors
+      [9, 511, 768, 2048], // enough of them for the last product's kernel too
+      [64, 255, 256, 672],
       [3, 100, 256, 672],
       [2, 33, 384, 928],
       [1, 1, 8, 8],

@@ -1,5 +1,6 @@
 // The first product of a block's MLP with SwiGLU behind it, for compute capability 9.0: h = n W^T, rows (M, 2 F) of u and w, and s = silu(u) w. In bfloat16, sums
-// in float32. u and w are rounded before silu, whether or not h is written: s is the same either way.
+// in float32. u and w are rounded before silu, whether or not h is written: s is the same either way. With h alone it is any product, half
+// of whose columns are called u.
 //
 // A tile is 128 rows and the same columns of u and of w, so that a thread has both in its sums. Blocks stay and take one tile after another. A thread loads
 // what the products read, as far ahead as there are stages; two groups of four warps multiply, 64 rows of a tile each. Rounded, a tile's results take half the
@@ -21,7 +22,7 @@ struct ProductShape {
 static __device__ __forceinline__ float swiglu_of(float u, float w) { return __fdividef(u, 1 + exp2_of(-log2_e * u)) * w; }
 
 // What a warp has of a tile: 16 rows, of u and w 128 columns each, and where they go. They leave by two boxes in shared memory, in turn.
-template <bool with_h>
+template <bool with_h, bool with_s>
 struct Results {
   static constexpr int parts = 8;
   u32 u[32], w[32];
@@ -45,7 +46,7 @@ struct Results {
   }
   template <int part>
   __device__ __forceinline__ void leave_part(unsigned char* own, const TensorMap& h, const TensorMap& s) const {
-    constexpr int c = part / 4, at = 16 * c, boxes = with_h ? 3 : 1;  // of 64 columns
+    constexpr int c = part / 4, at = 16 * c, boxes = 2 * with_h + with_s;  // of 64 columns
     const Rows16 rows;
     if (part % 4 < 2) {
       if (!with_h) return;
@@ -54,6 +55,7 @@ struct Results {
       for (int i = 0; i < 4; i++) store_matrices(box + rows(2 * i), (part % 4 ? w : u) + at + 4 * i);
       leave(box, [&](const unsigned char* from) { store_box(h, from, column + 64 * c, part % 4, row); });
     } else {
+      if (!with_s) return;
       unsigned char* box = part % 4 == 2 ? free_box(own, boxes * c + boxes - 1) : own + (boxes * c + boxes - 1) % 2 * 2048;
 #pragma unroll
       for (int i = part % 2 * 2; i < part % 2 * 2 + 2; i++) {
@@ -78,7 +80,7 @@ struct Results {
 
 // Maps: n (M, d) and W (2, F, d), boxes of 128 rows; h (M, 2, F) and s (M, F), of 16 rows. Blocks of 384 threads, and of them a multiple of a
 // cluster's.
-template <class Shape, bool with_h>
+template <class Shape, bool with_h, bool with_s>
 static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const TensorMap& weight, const TensorMap& h, const TensorMap& s, int M, int F, int d) {
   DSD_SHARED(shared);
   unsigned char* const boxes = shared + Shape::stages * Shape::Pipe::bytes;
@@ -117,7 +119,7 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
     take_registers<240>();
     const int group = warp / 4 - 1;
     unsigned char* const own = boxes + (warp - 4) * 4096;
-    Results<with_h> results;
+    Results<with_h, with_s> results;
     const int at_once = (results.parts + steps - 1) / steps;
     int left = results.parts;  // how many parts of the last tile have
 #pragma unroll 1
@@ -143,12 +145,13 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
   if (Shape::blocks > 1) meet<Shape::blocks>();
 }
 
-#define DSD_PRODUCT(name, blocks, with_h)                                                                                        \
+#define DSD_PRODUCT(name, blocks, with_h, with_s)                                                                                \
   extern "C" __global__ void DSD_CLUSTER(blocks) __launch_bounds__(384, 1)                                                       \
       name(const __grid_constant__ TensorMap n, const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap h,   \
            const __grid_constant__ TensorMap s, int M, int F, int d) {                                                           \
-    swiglu_product<ProductShape<blocks>, with_h>(n, weight, h, s, M, F, d);                                                      \
+    swiglu_product<ProductShape<blocks>, with_h, with_s>(n, weight, h, s, M, F, d);                                              \
   }
-// Clusters halve what is read of W: worth their waiting for each other where h is not written.
-DSD_PRODUCT(dsd_swiglu_product_hopper, 1, true)
-DSD_PRODUCT(dsd_swiglu_product_hopper_alone, 2, false)
+// Clusters halve what is read of W: worth their waiting for each other where less is written.
+DSD_PRODUCT(dsd_swiglu_product_hopper, 1, true, true)
+DSD_PRODUCT(dsd_swiglu_product_hopper_alone, 2, false, true)
+DSD_PRODUCT(dsd_product_hopper, 2, true, false)
