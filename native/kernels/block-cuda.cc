@@ -15,9 +15,9 @@
 namespace dsd {
 namespace {
 
-// A kernel's row lies in the registers of a warp.
+// A kernel's row lies in the registers of four warps at most.
 constexpr int64_t widest = 1024;
-// By the types of stream, branch and result, then by how many chunks of a row a lane has.
+// By the types of stream, branch and result, then by how many warps take a row.
 using Names = const char* const[5][4];
 #define DSD_WIDTHS(name) {name "_1", name "_2", name "_3", name "_4"}
 #define DSD_NAMES(name) {DSD_WIDTHS(name "_fff"), DSD_WIDTHS(name "_fbb"), DSD_WIDTHS(name "_fbf"), DSD_WIDTHS(name "_bbb"), DSD_WIDTHS(name "_bbf")}
@@ -60,22 +60,42 @@ const char* kernel_for(Names& names, const at::Tensor& x, const at::Tensor& y, c
   return names[!branch ? 0 : (stream ? 3 : 1) + (result ? 0 : 1)][(d - 1) / 256];
 }
 
-// How many groups of warps a block of the gradient's has, by how many warps a group has: see cuda/block.cu.
-constexpr int groups_of[] = {8, 4, 5, 4};
+// How many blocks a picture may be given to, beside that each group of a block's has a row.
+struct Share {
+  int fewest, most;
+};
 
-// How many rows of a picture a block of the gradient's takes, of which the device works on `at_once` at a time: as long as few pass by idle while the last
-// are at work. A block begins and ends in about the time of two turns of its groups. Two a picture at least, as they have been measured to be quicker even
-// where one a picture keeps the device busy; not so many that their sums are a work of their own.
-int rows_of_block(int64_t B, int N, int groups, int64_t at_once) {
+// How many rows of a picture a block takes that has `groups` groups of warps, of which the device works on `at_once` at a time: as long as few pass by idle
+// while the last are at work. A block begins and ends in about the time of two turns of its groups.
+int rows_of_block(int64_t B, int N, int groups, int64_t at_once, Share share) {
+  const int most = std::min(share.most, (N + groups - 1) / groups);
   int best = N;
   int64_t least = INT64_MAX;
-  for (int blocks = 2; blocks <= std::min(16, (N + groups - 1) / groups); blocks++) {
+  for (int blocks = std::min(share.fewest, most); blocks <= most; blocks++) {
     const int rows = (N + blocks - 1) / blocks;
     const int64_t turns = (B * ((N + rows - 1) / rows) + at_once - 1) / at_once * ((rows + groups - 1) / groups + 2);
     if (turns < least) least = turns, best = rows;
   }
   return best;
 }
+
+// The blocks of add_norm's kernels, of `rows` rows of a picture each, and whose groups keep `vectors` sums as long as a row: see cuda/block.cu.
+struct Blocks {
+  int rows;
+  Grid grid;
+  Blocks(const char* kernel, const at::Tensor& x, int vectors, Share share) {
+    constexpr int groups_of[] = {8, 4, 5, 4};
+    const int N = static_cast<int>(x.size(1)), warps = static_cast<int>(x.size(2) + 255) / 256, groups = groups_of[warps - 1];
+    grid.threads = static_cast<unsigned>(groups * warps * 32);
+    grid.shared_bytes = static_cast<unsigned>(groups * (vectors * warps * 256 + 8) * sizeof(float));
+    rows = rows_of_block(x.size(0), N, groups, blocks_at_once("block", kernel, x.device(), grid), share);
+    grid.x = static_cast<unsigned>((N + rows - 1) / rows), grid.y = static_cast<unsigned>(x.size(0));
+  }
+};
+// Four blocks a picture have been measured to be quicker than fewer, and as quick as more.
+constexpr Share forward_share = {4, 256};
+// Two, even where one a picture keeps the device busy; not so many that their sums are a work of their own.
+constexpr Share gradient_share = {2, 16};
 
 }  // namespace
 
@@ -89,18 +109,18 @@ void add_norm_cuda(const at::Tensor& x, const at::Tensor& gate, const at::Tensor
   at::Tensor held[3];
   PerPicture g(held[0], gate), h(held[1], shift), s(held[2], scale);
   void *from = data(x), *branch = data(y), *sum = data(x1), *result = data(n);
-  int B = static_cast<int>(x.size(0)), N = static_cast<int>(x.size(1)), d = static_cast<int>(x.size(2)), rows = 4;
+  int N = static_cast<int>(x.size(1)), d = static_cast<int>(x.size(2));
+  Blocks blocks(kernel, x, 0, forward_share);
   float epsilon = static_cast<float>(eps);
-  void* args[] = {&from, &g.first, &g.stride, &branch, &h.first, &h.stride, &s.first, &s.stride, &sum, &result, &N, &d, &epsilon, &rows};
-  launch("block", kernel, x.device(), {static_cast<unsigned>((N + 8 * rows - 1) / (8 * rows)), static_cast<unsigned>(B)}, args);
+  void* args[] = {&from, &g.first, &g.stride, &branch, &h.first, &h.stride, &s.first, &s.stride, &sum, &result, &N, &d, &epsilon, &blocks.rows};
+  launch("block", kernel, x.device(), blocks.grid, args);
 }
 
 void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const at::Tensor& y, const at::Tensor& shift, const at::Tensor& scale,
                             const at::Tensor& dx1, const at::Tensor& dn, double eps, at::Tensor& dx, at::Tensor& dy, at::Tensor& dgate,
                             at::Tensor& dshift, at::Tensor& dscale, at::Tensor& n) {
   const char* kernel = kernel_for(gradient_kernels, x1, y, dn);
-  const int B = static_cast<int>(x1.size(0)), d = static_cast<int>(x1.size(2)), warps = (d + 255) / 256, groups = groups_of[warps - 1];
-  int N = static_cast<int>(x1.size(1));
+  const int B = static_cast<int>(x1.size(0)), d = static_cast<int>(x1.size(2));
   at::Tensor total;  // (B, 3, d)
   if (x1.numel() == 0) {
     total = at::zeros({B, 3, d}, x1.options().dtype(at::kFloat));
@@ -108,20 +128,16 @@ void add_norm_gradient_cuda(const at::Tensor& x1, const at::Tensor& gate, const 
     for (const at::Tensor& each : {x1, y, dx1, dn, dx, dy, n}) {
       if (each.defined()) check("add_norm", each);
     }
-    Grid grid;
-    grid.threads = static_cast<unsigned>(groups * warps * 32);
-    grid.shared_bytes = static_cast<unsigned>(groups * (warps * 768 + 8) * sizeof(float));
-    int rows = rows_of_block(B, N, groups, blocks_at_once("block", kernel, x1.device(), grid)), width = d;
-    int blocks = (N + rows - 1) / rows, columns = 3 * d;
-    grid.x = static_cast<unsigned>(blocks), grid.y = static_cast<unsigned>(B);
+    Blocks of_rows(kernel, x1, 3, gradient_share);
+    int N = static_cast<int>(x1.size(1)), width = d, blocks = static_cast<int>(of_rows.grid.x), columns = 3 * d;
     auto sums = at::empty({B, blocks, 3, d}, x1.options().dtype(at::kFloat));
     at::Tensor held[3];
     PerPicture g(held[0], gate), h(held[1], shift), s(held[2], scale);
     void *stream = data(x1), *branch = data(y), *up1 = data(dx1), *up = data(dn), *to = data(dx), *to_branch = data(dy), *partial = data(sums), *again = data(n);
     float epsilon = static_cast<float>(eps);
     void* args[] = {&stream, &g.first, &g.stride, &branch,    &h.first, &h.stride, &s.first, &s.stride, &up1,
-                    &up,     &again,   &to,       &to_branch, &partial, &N,        &width,   &epsilon,  &rows};
-    launch("block", kernel, x1.device(), grid, args);
+                    &up,     &again,   &to,       &to_branch, &partial, &N,        &width,   &epsilon,  &of_rows.rows};
+    launch("block", kernel, x1.device(), of_rows.grid, args);
     total = sums.select(1, 0);
     if (blocks > 1 && (y.defined() || scale.defined())) {
       total = at::empty({B, 3, d}, sums.options());

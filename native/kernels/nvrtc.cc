@@ -41,6 +41,7 @@ DSD_EMBED(attention, "attention.cu")
 DSD_EMBED(attention_gradient, "attention-gradient.cu")
 DSD_EMBED(attention_gradient_hopper, "attention-gradient-hopper.cu")
 DSD_EMBED(attention_hopper, "attention-hopper.cu")
+DSD_EMBED(bf16, "bf16.h")
 DSD_EMBED(block, "block.cu")
 DSD_EMBED(draw, "draw.cu")
 DSD_EMBED(hopper, "hopper.h")
@@ -52,8 +53,8 @@ DSD_EMBED(token, "token.h")
 namespace {
 
 // What modules may include; all of it is told to each.
-const char* const header_names[] = {"hopper.h", "tma.h", "token.h"};
-const char* const headers[] = {dsd_source_hopper, dsd_source_tma, dsd_source_token};
+const char* const header_names[] = {"bf16.h", "hopper.h", "tma.h", "token.h"};
+const char* const headers[] = {dsd_source_bf16, dsd_source_hopper, dsd_source_tma, dsd_source_token};
 
 struct Module {
   const char* name;

@@ -24,7 +24,7 @@ Values stored(const Values& values) { return std::is_same_v<T, uint16_t> ? emula
 // One case of add_norm and its gradient, with or without branch and modulation.
 template <typename X, typename Y, typename O, int K>
 void add_norms(const std::string& name, int B, int N, int d, bool branch, bool modulation) {
-  const int rows = 2, forward_warps = 2, gradient_rows = Gradient<K>::groups + 2, padded = d + 8;  // vectors lie further apart than they are long
+  const int rows = 2 * Group<K>::count + 1, gradient_rows = Group<K>::count + 2, padded = d + 8;  // vectors lie further apart than they are long
   const float eps = 1e-6f;
   const size_t size = size_t(B) * N * d;
   const Values x = stored<X>(emulated::normal(size, 1)), y = stored<Y>(emulated::normal(size, 2)), dx1 = stored<X>(emulated::normal(size, 3)), dn = stored<O>(emulated::normal(size, 4)),
@@ -64,14 +64,23 @@ void add_norms(const std::string& name, int B, int N, int d, bool branch, bool m
   const float *g = branch ? gates.data() : nullptr, *h = modulation ? shifts.data() : nullptr, *s = modulation ? scales.data() : nullptr;
   const Y* b = branch ? branches.data() : nullptr;
   X* stream = branch ? sum.data() : from.data();
-  emulated::launch({unsigned((N + forward_warps * rows - 1) / (forward_warps * rows)), unsigned(B)}, 32 * forward_warps, 0,
-                   [&] { add_norm<X, Y, O, K>(from.data(), g, padded, b, h, padded, s, padded, stream, result.data(), N, d, eps, rows); });
+  auto forward = [&] {
+    emulated::launch({unsigned((N + rows - 1) / rows), unsigned(B)}, Group<K>::threads, Group<K>::count * Group<K>::parts_size * 4,
+                     [&] { add_norm<X, Y, O, K>(from.data(), g, padded, b, h, padded, s, padded, stream, result.data(), N, d, eps, rows); });
+  };
+  forward();
   emulated::expect_near(name + " n", result.values(), n, Kind<O>::tolerance);
   if (branch) emulated::expect_near(name + " x1", sum.values(), x1, Kind<X>::tolerance);
+  const Values of_n = result.values();
+  for (emulated::schedule = 1; emulated::schedule < 3; emulated::schedule++) {
+    forward();
+    emulated::expect(name + " n does not depend on who comes first", result.values() == of_n);
+  }
+  emulated::schedule = 0;
   const unsigned blocks = (N + gradient_rows - 1) / gradient_rows;
   emulated::Buffer<float> sums(size_t(B) * blocks * 3 * d), total(size_t(B) * 3 * d);
   auto gradient = [&](O* made_again) {
-    emulated::launch({blocks, unsigned(B)}, Gradient<K>::threads, Gradient<K>::groups * (768 * K + 8) * 4, [&] {
+    emulated::launch({blocks, unsigned(B)}, Group<K>::threads, Group<K>::count * (768 * K + Group<K>::parts_size) * 4, [&] {
       add_norm_gradient<X, Y, O, K>(stream, g, padded, b, made_again ? h : nullptr, padded, s, padded, up1.data(), up.data(), made_again, to.data(), to_branch.data(), sums.data(), N, d,
                                     eps, gradient_rows);
     });
@@ -148,7 +157,7 @@ int main() {
   widths<1>(2, 3, 8);
   widths<1>(1, 23, 248);
   widths<2>(2, 13, 264);
-  widths<3>(1, 9, 768);
+  widths<3>(1, 12, 768);
   widths<4>(1, 7, 776);
   swiglus<float>("swiglu, float32", 3, 8);
   swiglus<uint16_t>("swiglu, bfloat16", 37, 40);

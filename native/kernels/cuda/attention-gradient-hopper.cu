@@ -59,15 +59,6 @@ static __device__ __forceinline__ void store_sums(float* sums, float* to, const 
   for (int i = 0; i < 2; i++) to[((kept + i) / 8 * 4 + lane.t) * 8 + (kept + i) % 8] = sums[i];
 }
 
-struct Inputs {
-  const bf16* qkv;
-  const float *q_norm, *k_norm, *cosine, *sine;
-  const bf16 *out, *grad;
-  const float* lse;
-  int N, heads;
-  float eps;
-};
-
 // Shared memory: four tiles of all tokens, then the gradients of the scores by 64 queries, (keys, 64), twice, and two numbers a token.
 struct Memory {
   unsigned char *queries, *gradients, *keys, *values, *slices;

@@ -31,15 +31,6 @@ static __device__ __forceinline__ void fetch(unsigned char* queries, unsigned ch
   }
 }
 
-struct Inputs {
-  const bf16* qkv;
-  const float *q_norm, *k_norm, *cosine, *sine;
-  const bf16 *out, *grad;
-  const float* lse;
-  int N, heads;
-  float eps;
-};
-
 // Shared memory. `slices` are the gradients of the scores by 32 queries: (warps, keys, 32).
 struct Memory {
   unsigned char *queries, *gradients, *keys, *slices;

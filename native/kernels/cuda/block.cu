@@ -2,27 +2,13 @@
 // they are called. Rows are read and written in chunks of eight elements, 16 or 32 bytes, so widths are multiples of eight and pointers aligned to 16.
 // Sums are float32, always in the same order.
 
-typedef unsigned short bf16;
+#include "bf16.h"
 
 #ifdef DSD_EMULATED
 #define DSD_RESTRICT
-static unsigned rounded_pair(float low, float high) { return emulated::bf16x2(high, low); }
 #else
 #define DSD_RESTRICT __restrict__
 #define DSD_SHARED(name) extern __shared__ __align__(16) char name[]
-#if __CUDA_ARCH__ >= 800
-static __device__ unsigned rounded_pair(float low, float high) {
-  unsigned pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-#else
-static __device__ unsigned rounded(float x) {  // to nearest, halves to even; NaN stays one
-  const unsigned bits = __float_as_uint(x);
-  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-}
-static __device__ unsigned rounded_pair(float low, float high) { return rounded(high) << 16 | rounded(low); }
-#endif
 #endif
 
 // Eight elements as they lie in memory: fetched early, unpacked where they are used.
@@ -70,8 +56,7 @@ static __device__ void store8(float* to, const float* from) {
   *reinterpret_cast<float4*>(to + 4) = make_float4(from[4], from[5], from[6], from[7]);
 }
 static __device__ void store8(bf16* to, const float* from) {
-  *reinterpret_cast<uint4*>(to) = make_uint4(rounded_pair(from[0], from[1]), rounded_pair(from[2], from[3]), rounded_pair(from[4], from[5]),
-                                             rounded_pair(from[6], from[7]));
+  *reinterpret_cast<uint4*>(to) = make_uint4(pack(from[0], from[1]), pack(from[2], from[3]), pack(from[4], from[5]), pack(from[6], from[7]));
 }
 
 // What is read again of what was written.
@@ -79,7 +64,7 @@ static __device__ void as_stored(const float*, float*) {}
 static __device__ void as_stored(const bf16*, float* values) {
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    const unsigned pair = rounded_pair(values[2 * i], values[2 * i + 1]);
+    const u32 pair = pack(values[2 * i], values[2 * i + 1]);
     values[2 * i] = __uint_as_float(pair << 16);
     values[2 * i + 1] = __uint_as_float(pair & 0xffff0000u);
   }
@@ -92,63 +77,10 @@ static __device__ float warp_sum(float x) {
   return x;
 }
 
-// --- add_norm: a warp takes `rows` rows of a picture one after another, a lane chunks lane, lane + 32, ... of a row, K at most.
-// blockIdx.x: which rows; blockIdx.y: picture. Vectors of a picture lie `*_stride` apart. Null: y no branch, scale no modulation.
-
-template <typename X, typename Y, typename O, int K>
-static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
-                                const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
-                                X* DSD_RESTRICT x1, O* DSD_RESTRICT n, int N, int d, float eps, int rows) {
-  const int lane = threadIdx.x % 32, picture = blockIdx.y;
-  const int begin = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * rows, end = min(begin + rows, N);
-  for (int row = begin; row < end; row++) {
-    const long long at = ((long long)picture * N + row) * d;
-    float v[K][8], squares = 0;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      const int c = (k * 32 + lane) * 8;
-      if (c >= d) continue;
-      load8(x + at + c, v[k]);
-      if (y) {
-        float branch[8], factor[8];
-        load8(y + at + c, branch);
-        load8(gate + picture * gate_stride + c, factor);
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[k][i] += (1 + factor[i]) * branch[i];
-        store8(x1 + at + c, v[k]);
-        as_stored(x1, v[k]);
-      }
-#pragma unroll
-      for (int i = 0; i < 8; i++) squares += v[k][i] * v[k][i];
-    }
-    const float root = rsqrtf(warp_sum(squares) / d + eps);
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      const int c = (k * 32 + lane) * 8;
-      if (c >= d) continue;
-      float out[8];
-#pragma unroll
-      for (int i = 0; i < 8; i++) out[i] = v[k][i] * root;
-      if (scale) {
-        float factor[8], term[8];
-        load8(scale + picture * scale_stride + c, factor);
-        load8(shift + picture * shift_stride + c, term);
-#pragma unroll
-        for (int i = 0; i < 8; i++) out[i] = out[i] * (1 + factor[i]) + term[i];
-      }
-      store8(n + at + c, out);
-    }
-  }
-}
-
-// --- the gradient of add_norm. K warps take a row, a lane one chunk of it, so that a lane needs few registers and has its next row on the way while it
-// works on one; the warps of a row tell each other their sums through shared memory. A block has several such groups, which take rows in turn.
-
-// As many threads as a multiprocessor has registers for, in one block or two.
-template <int K>
-struct Gradient {
-  enum { groups = K == 1 ? 8 : K == 3 ? 5 : 4, threads = groups * K * 32, at_once = K < 3 ? 2 : 1 };
-};
+// --- add_norm and its gradient. K warps take a row, a lane one chunk of it, so that a lane needs few registers, holds its part of the picture's vectors and
+// has its next row on the way while it works on one; the warps of a row tell each other their sums through shared memory. A block has several such groups,
+// which take its rows in turn. blockIdx.x: which `rows` rows; blockIdx.y: picture. Vectors of a picture lie `*_stride` apart. Null: y no branch, scale no
+// modulation.
 
 #ifdef DSD_EMULATED
 static void group_barrier(int group, int threads) { emulated::barrier(group + 1, threads); }
@@ -156,17 +88,84 @@ static void group_barrier(int group, int threads) { emulated::barrier(group + 1,
 static __device__ void group_barrier(int group, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(threads) : "memory"); }
 #endif
 
-// The same sum in every thread of a group; `parts`: one a warp, which may be written again only after another barrier of the group.
+// A thread's place in its group, and what it has of a picture and of its rows.
 template <int K>
-static __device__ float group_sum(float x, float* parts, int group, int k) {
-  x = warp_sum(x);
-  if (K == 1) return x;
-  if (threadIdx.x % 32 == 0) parts[k] = x;
-  group_barrier(group, K * 32);
-  x = parts[0];
+struct Group {
+  // As many threads as a multiprocessor has registers for, in one block or two.
+  enum { count = K == 1 ? 8 : K == 3 ? 5 : 4, threads = count * K * 32, parts_size = 8 };
+  int number, k, c, row, end, d;  // `row`, the first of its rows, to `end`
+  bool real;
+  long long first;
+  float* parts;
+  // `all_parts`: of all groups.
+  __device__ __forceinline__ Group(int N, int d, int rows, float* all_parts)
+      : number(threadIdx.x / 32 / K), k(threadIdx.x / 32 % K), c((k * 32 + threadIdx.x % 32) * 8), row(blockIdx.x * rows + number),
+        end(min(static_cast<int>(blockIdx.x + 1) * rows, N)), d(d), real(c < d), first(static_cast<long long>(blockIdx.y) * N * d + c),
+        parts(all_parts + number * parts_size) {}
+  __device__ __forceinline__ bool has(int row) const { return real && row < end; }
+  __device__ __forceinline__ long long at(int row) const { return first + static_cast<long long>(row) * d; }
+  __device__ __forceinline__ void load(float* to, const float* vectors, long long stride) const {
+    if (real) load8(vectors + blockIdx.y * stride + c, to);
+  }
+  // The same sum in every thread of the group. `which`, 0 or 1: not that of the sum before.
+  __device__ __forceinline__ float sum(float x, int which) const {
+    x = warp_sum(x);
+    if (K == 1) return x;
+    float* own = parts + 4 * which;
+    if (threadIdx.x % 32 == 0) own[k] = x;
+    group_barrier(number, K * 32);
+    x = own[0];
 #pragma unroll
-  for (int i = 1; i < K; i++) x += parts[i];
-  return x;
+    for (int i = 1; i < K; i++) x += own[i];
+    return x;
+  }
+};
+
+// Dynamic shared memory: parts_size floats a group.
+template <typename X, typename Y, typename O, int K>
+static __device__ void add_norm(const X* DSD_RESTRICT x, const float* DSD_RESTRICT gate, long long gate_stride, const Y* DSD_RESTRICT y,
+                                const float* DSD_RESTRICT shift, long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride,
+                                X* DSD_RESTRICT x1, O* DSD_RESTRICT n, int N, int d, float eps, int rows) {
+  DSD_SHARED(memory);
+  const Group<K> group(N, d, rows, reinterpret_cast<float*>(memory));
+  float gates[8] = {}, shifts[8] = {}, scales[8] = {};
+  if (y) group.load(gates, gate, gate_stride);
+  if (scale) group.load(shifts, shift, shift_stride), group.load(scales, scale, scale_stride);
+#pragma unroll
+  for (int i = 0; i < 8; i++) gates[i] += 1, scales[i] += 1;
+  struct {
+    Stored<X> x;
+    Stored<Y> y;
+  } of = {}, next = {};
+  auto fetch = [&](decltype(of)& to, int row) {
+    if (!group.has(row)) return;
+    to.x = fetch8(x + group.at(row));
+    if (y) to.y = fetch8(y + group.at(row));
+  };
+  fetch(of, group.row);
+  for (int row = group.row, turn = 0; row < group.end; row += group.count, turn ^= 1) {
+    const long long at = group.at(row);
+    fetch(next, row + group.count);
+    float v[8], squares = 0;
+    unpack8(of.x, v);
+    if (y) {
+      float branch[8];
+      unpack8(of.y, branch);
+#pragma unroll
+      for (int i = 0; i < 8; i++) v[i] += gates[i] * branch[i];
+      if (group.real) store8(x1 + at, v);
+      as_stored(x1, v);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares += v[i] * v[i];
+    const float root = rsqrtf(group.sum(squares, turn) / d + eps);
+    if (group.real) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) v[i] = v[i] * root * scales[i] + shifts[i];
+      store8(n + at, v);
+    }
+    of = next;
+  }
 }
 
 template <typename X, typename Y, typename O>
@@ -176,46 +175,40 @@ struct Chunk {
   Stored<O> dn;
 };
 
-// blockIdx.x: which `rows` rows; blockIdx.y: picture. Where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn. Else nobody needs shift.
+// Where asked (n is not null) the norm is made again for whoever did not keep it; n may be dn. Else nobody needs shift.
 // A block's sums over its rows go to sums (pictures, blocks of a picture, 3, d): of gate, shift and scale. Dynamic shared memory: groups (768 K + 8) floats.
 template <typename X, typename Y, typename O, int K>
 static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT gate, long long gate_stride, const Y* y, const float* DSD_RESTRICT shift,
                                          long long shift_stride, const float* DSD_RESTRICT scale, long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy,
                                          float* sums, int N, int d, float eps, int rows) {
-  enum { groups = Gradient<K>::groups, width = K * 256 };
+  enum { groups = Group<K>::count, width = K * 256 };
   DSD_SHARED(memory);
   float* shared = reinterpret_cast<float*>(memory);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp / K, k = warp % K, c = (k * 32 + lane) * 8, picture = blockIdx.y;
-  const int end = min(static_cast<int>(blockIdx.x + 1) * rows, N);
-  const bool real = c < d;
-  const long long first = static_cast<long long>(picture) * N * d + c;
-  float* squares_of = shared + groups * 3 * width + group * 8;
-  float* along_of = squares_of + 4;
+  const Group<K> group(N, d, rows, shared + groups * 3 * width);
   float gates[8] = {}, shifts[8] = {}, scales[8] = {}, dgate[8] = {}, dshift[8] = {}, dscale[8] = {};
-  if (real && y) load8(gate + picture * gate_stride + c, gates);
-  if (real && scale) load8(scale + picture * scale_stride + c, scales);
-  if (real && scale && n) load8(shift + picture * shift_stride + c, shifts);
+  if (y) group.load(gates, gate, gate_stride);
+  if (scale) group.load(scales, scale, scale_stride);
+  if (scale && n) group.load(shifts, shift, shift_stride);
 #pragma unroll
   for (int i = 0; i < 8; i++) gates[i] += 1, scales[i] += 1;
   auto fetch = [&](Chunk<X, Y, O>& to, int row) {
-    if (row >= end || !real) return;
-    const long long at = first + static_cast<long long>(row) * d;
+    if (!group.has(row)) return;
+    const long long at = group.at(row);
     to.x1 = fetch8(x1 + at), to.dn = fetch8(dn + at);
     if (dx1) to.dx1 = fetch8(dx1 + at);
     if (y) to.y = fetch8(y + at);
   };
-  int row = blockIdx.x * rows + group;
   Chunk<X, Y, O> of = {}, next = {};
-  fetch(of, row);
-  for (; row < end; row += groups) {
-    const long long at = first + static_cast<long long>(row) * d;
+  fetch(of, group.row);
+  for (int row = group.row; row < group.end; row += groups) {
+    const long long at = group.at(row);
     fetch(next, row + groups);
     float v[8], up[8], squares = 0, along = 0;
     unpack8(of.x1, v);
     unpack8(of.dn, up);
 #pragma unroll
     for (int i = 0; i < 8; i++) squares += v[i] * v[i];
-    const float root = rsqrtf(group_sum<K>(squares, squares_of, group, k) / d + eps);
+    const float root = rsqrtf(group.sum(squares, 0) / d + eps);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       v[i] *= root;
@@ -224,14 +217,14 @@ static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT 
       up[i] *= scales[i];
       along += up[i] * v[i];
     }
-    if (n && real) {
+    if (n && group.real) {
       float out[8];
 #pragma unroll
       for (int i = 0; i < 8; i++) out[i] = v[i] * scales[i] + shifts[i];
       store8(n + at, out);
     }
-    const float mean = group_sum<K>(along, along_of, group, k) / d;
-    if (real) {
+    const float mean = group.sum(along, 1) / d;
+    if (group.real) {
       float g[8] = {};
       if (dx1) unpack8(of.dx1, g);
 #pragma unroll
@@ -250,13 +243,13 @@ static __device__ void add_norm_gradient(const X* x1, const float* DSD_RESTRICT 
     }
     of = next;
   }
-  float* own = shared + group * 3 * width + c;
+  float* own = shared + group.number * 3 * width + group.c;
   store8(own, dgate);
   store8(own + width, dshift);
   store8(own + 2 * width, dscale);
   __syncthreads();
   // The groups' sums one after another: the order must not depend on who comes first.
-  float* to = sums + (static_cast<long long>(picture) * gridDim.x + blockIdx.x) * 3 * d;
+  float* to = sums + (static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x) * 3 * d;
   for (int which = 0; which < 3; which++) {
     for (int at = threadIdx.x; at < d; at += blockDim.x) {
       const float* from = shared + which * width + at;
@@ -282,13 +275,14 @@ extern "C" __global__ void dsd_add_norm_sums(const float* sums, float* out, int 
   *reinterpret_cast<float4*>(out + static_cast<long long>(blockIdx.y) * columns + at) = total;
 }
 
+// Two blocks at a time where the registers do: forward has too few for wide rows of float32, the gradient for any wide rows.
 #define DSD_ADD_NORM(name, X, Y, O, K)                                                                                                               \
-  extern "C" __global__ void dsd_add_norm_##name##_##K(const X* x, const float* gate, long long gate_stride, const Y* y, const float* shift,        \
-                                                       long long shift_stride, const float* scale, long long scale_stride, X* x1, O* n, int N,      \
-                                                       int d, float eps, int rows) {                                                                \
-    add_norm<X, Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                \
-  }                                                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(Gradient<K>::threads, Gradient<K>::at_once)                                                           \
+  extern "C" __global__ void __launch_bounds__(Group<K>::threads, K < 3 || sizeof(X) == 2 ? 2 : 1)                                                   \
+  dsd_add_norm_##name##_##K(const X* x, const float* gate, long long gate_stride, const Y* y, const float* shift, long long shift_stride,            \
+                            const float* scale, long long scale_stride, X* x1, O* n, int N, int d, float eps, int rows) {                            \
+    add_norm<X, Y, O, K>(x, gate, gate_stride, y, shift, shift_stride, scale, scale_stride, x1, n, N, d, eps, rows);                                 \
+  }                                                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(Group<K>::threads, K < 3 ? 2 : 1)                                                                     \
   dsd_add_norm_gradient_##name##_##K(const X* x1, const float* gate, long long gate_stride, const Y* y, const float* shift, long long shift_stride,  \
                                      const float* scale, long long scale_stride, const X* dx1, const O* dn, O* n, X* dx, Y* dy, float* sums, int N,  \
                                      int d, float eps, int rows) {                                                                                   \

@@ -1,22 +1,6 @@
 // The optimizer's passes over memory: optimizer.cc says what each is, optimizer-cuda.cc launches them. What changes from step to step is read from
 // `numbers`; nothing is in the arguments but addresses and constants, so that a graph may repeat a launch.
-#ifdef DSD_EMULATED
-__device__ inline unsigned bf16x2(float high, float low) { return emulated::bf16x2(high, low); }
-#else
-#if __CUDA_ARCH__ >= 800
-__device__ __forceinline__ unsigned bf16x2(float high, float low) {
-  unsigned both;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-  return both;
-}
-#else
-__device__ __forceinline__ unsigned rounded(float x) {  // to nearest, halves to even; NaN stays one
-  const unsigned bits = __float_as_uint(x);
-  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-}
-__device__ __forceinline__ unsigned bf16x2(float high, float low) { return rounded(high) << 16 | rounded(low); }
-#endif
-#endif
+#include "bf16.h"
 
 typedef unsigned long long Address;  // of gradients the lowest bit says that they are bfloat16
 enum { FINITE, DIVISOR, RATE, DECAY, SIZE, ROOT, TARGET_SHARE, AVERAGE_SHARE };
@@ -60,7 +44,7 @@ __device__ __forceinline__ void store(float* to, const float (&x)[4], Address i,
   }
 }
 __device__ __forceinline__ void store(unsigned short* to, const float (&x)[4], Address i, unsigned left, bool whole) {
-  const unsigned low = bf16x2(x[1], x[0]), high = bf16x2(x[3], x[2]);
+  const unsigned low = pack(x[0], x[1]), high = pack(x[2], x[3]);
   if (whole) {
     *reinterpret_cast<uint2*>(to + i) = make_uint2(low, high);
   } else {

@@ -10,11 +10,9 @@
 
 #pragma once
 
-typedef unsigned int u32;
-typedef unsigned short bf16;
+#include "bf16.h"
 
 #ifdef DSD_EMULATED
-static u32 pack(float low, float high) { return emulated::bf16x2(high, low); }
 static float exp2_of(float x) { return exp2f(x); }
 static void multiply(float* d, const u32* a, const u32* b) { emulated::mma_m16n8k16(d, a, b); }
 static void load_transposed(u32* out, const unsigned char* row) { emulated::ldmatrix(out, row, 4, true); }
@@ -31,11 +29,6 @@ static void store_if(bool real, void* global, uint4 v) {
 }
 #else
 #define DSD_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
-static __device__ __forceinline__ u32 pack(float low, float high) {
-  u32 pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
 static __device__ __forceinline__ float exp2_of(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -106,6 +99,16 @@ static __device__ constexpr float scale_of() {
 static __device__ __forceinline__ size_t start_of(int head, int heads, int N, int D, int parts) {
   return (size_t)(head / heads) * N * (parts * heads * D) + head % heads * D;
 }
+
+// What the gradient of attention is made from.
+struct Inputs {
+  const bf16* qkv;
+  const float *q_norm, *k_norm, *cosine, *sine;
+  const bf16 *out, *grad;
+  const float* lse;
+  int N, heads;
+  float eps;
+};
 
 // Where a chunk of a row lies in shared memory, in bytes. Chunks change places, by the row's last three bits, so that neither eight rows of one chunk
 // (ldmatrix) nor two rows of four chunks (16-byte words) meet in a bank.
