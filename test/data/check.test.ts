@@ -23,7 +23,7 @@ async function folderOf(folder: string, count: number, broken: readonly string[]
 const open = (folder: string, broken?: 'error' | 'skip', keep = false) =>
   openFolder(folder, { size: 8, channels: 3, keep, ...(broken ? { broken } : {}) });
 
-test('every broken picture of both parts is found, in the order of the set, whatever the threads', async (t) => {
+test('every broken picture of both parts is found, in the order of the set, whatever the processes', async (t) => {
   const bad = ['train/a/100.png', 'train/a/119.png', 'train/b/107.png', 'val/b/1.png'];
   const folder = await folderOf(temporaryFolder(t), 20, bad);
   const wanted = bad.map((path) => [join(folder, path), path.startsWith('val') ? 'heldOut' : 'train']);

@@ -133,7 +133,7 @@ test("'error': each broken picture is refused with its path and the reason; a fo
   assert.equal(refused, unsound.size);
 });
 
-test("'error': batches before the first broken picture by order come, then it is named, whatever the threads and the start", async (t) => {
+test("'error': batches before the first broken picture by order come, then it is named, whatever the processes and the start", async (t) => {
   const folder = temporaryFolder(t);
   for (let i = 0; i < 60; i++) await sound(join(folder, 'train', 'a', `${100 + i}.png`), i);
   for (const name of ['107', '123', '148']) put(join(folder, 'train', 'a', `${name}.png`), name);
@@ -146,7 +146,7 @@ test("'error': batches before the first broken picture by order come, then it is
     for (const [workers, prefetch] of [
       [0, 0],
       [1, 3],
-      [3, 4],
+      [2, 4],
     ] as const) {
       const source = open(folder, { keep: workers === 1 });
       const loader = new Loader(source, { batch: 4, seed, start, workers, prefetch });
@@ -182,7 +182,7 @@ test("'skip': the next sound picture of the class, wherever the list begins", as
   }
 });
 
-test("'skip': from any image on, a fresh loader gives what a whole run gives, whatever the threads and whatever was loaded before", async (t) => {
+test("'skip': from any image on, a fresh loader gives what a whole run gives, whatever the processes and whatever was loaded before", async (t) => {
   const folder = temporaryFolder(t);
   await flawed(folder);
   const options = { broken: 'skip', maxBroken: BROKEN.length } as const;
@@ -192,7 +192,7 @@ test("'skip': from any image on, a fresh loader gives what a whole run gives, wh
   for (const [g, i] of order(source, SEED, 130).entries()) assert.match(whole.seen[g]!, new RegExp(`^${i} ${source.label(i)} `));
   await fc.assert(
     fc.asyncProperty(
-      fc.record({ start: fc.nat(90), batch: fc.integer({ min: 1, max: 10 }), workers: fc.constantFrom(0, 1, 3), prefetch: fc.nat(4) }),
+      fc.record({ start: fc.nat(90), batch: fc.integer({ min: 1, max: 10 }), workers: fc.constantFrom(0, 1, 2), prefetch: fc.nat(4) }),
       fc.boolean(),
       fc.array(fc.nat(source.length - 1), { maxLength: 30 }),
       async (plan, keep, before) => {
@@ -203,7 +203,7 @@ test("'skip': from any image on, a fresh loader gives what a whole run gives, wh
         assert.deepEqual(part.seen, whole.seen.slice(plan.start, plan.start + 4 * plan.batch));
       },
     ),
-    { numRuns: 40, seed: 1 },
+    { numRuns: 30, seed: 1 },
   );
 });
 
@@ -227,15 +227,15 @@ test("'skip': a broken picture counts once by its path, over all epochs", async 
   assert.match(String(error), /8 of 41 pictures are broken/, 'the same file by another path is another picture');
 });
 
-test('the cap is met at the same image, by the same picture, whatever the threads; a resumed run counts anew', async (t) => {
+test('the cap is met at the same image, by the same picture, whatever the processes; a resumed run counts anew', async (t) => {
   const folder = temporaryFolder(t);
   await flawed(folder);
   const maxBroken = BROKEN.length - 2;
   const plans: Omit<Plan, 'start'>[] = [
     { batch: 3, workers: 0, prefetch: 0 },
     { batch: 3, workers: 1, prefetch: 8 },
-    { batch: 3, workers: 3, prefetch: 3 },
-    { batch: 7, workers: 3, prefetch: 1 },
+    { batch: 3, workers: 2, prefetch: 3 },
+    { batch: 7, workers: 2, prefetch: 1 },
   ];
   const ends: number[] = [];
   for (const start of [0, 11, 35, 52]) {

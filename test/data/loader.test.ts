@@ -90,7 +90,7 @@ test('a flip mirrors left and right, each colour in its place, for half of the p
   }
 });
 
-test('0, 1 and 3 threads, any prefetch, cached or not: the same bits', async (t) => {
+test('0, 1 and 3 processes, any prefetch, cached or not: the same bits', async (t) => {
   const folder = temporaryFolder(t);
   await corpus(folder, 31);
   const results = [];
@@ -107,7 +107,7 @@ test('0, 1 and 3 threads, any prefetch, cached or not: the same bits', async (t)
   assert.ok(new Set(results[0]!.map((one) => one.pixels)).size > 31, 'mirrored and plain ones');
 });
 
-test('broken pictures, skipped: the same bits whatever the threads', async (t) => {
+test('broken pictures, skipped: the same bits whatever the processes', async (t) => {
   const folder = temporaryFolder(t);
   await corpus(folder, 31);
   for (const name of ['even/104.png', 'odd/111.png', 'odd/113.png']) put(join(folder, name), 'broken');
@@ -145,7 +145,7 @@ test('resume works beyond 2^32 images', async () => {
   );
 });
 
-test('a broken picture: next names it, the first in order whatever the threads did, and goes no further', async (t) => {
+test('a broken picture: next names it, the first in order whatever the processes did, and goes no further', async (t) => {
   const folder = temporaryFolder(t);
   await corpus(folder, 20);
   for (let i = 0; i < 20; i += 3) put(join(folder, i % 2 === 0 ? 'even' : 'odd', `${100 + i}.png`), i % 2 === 0 ? '' : 'broken');
@@ -204,7 +204,7 @@ test('lent batches are the same bits; memory that is released is used again, oth
       if (i < 2) held.push({ batch, i });
       for (const one of [...held, { batch, i }]) {
         const pixels = wanted.slice(one.i * 6, one.i * 6 + 6).map((picture) => Buffer.from(picture.pixels, 'base64'));
-        assert.deepEqual(Buffer.from(one.batch.images), Buffer.concat(pixels), `batch ${one.i}, ${workers} threads`);
+        assert.deepEqual(Buffer.from(one.batch.images), Buffer.concat(pixels), `batch ${one.i}, ${workers} processes`);
       }
       if (i < 2) continue;
       batch.images.fill(i);

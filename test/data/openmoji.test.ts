@@ -80,7 +80,7 @@ test('the split keeps subgroups whole, depends on names alone, and leaves room f
   assert.deepEqual([...heldOutSubgroups([...drawings].reverse())].sort(), [...held].sort());
 });
 
-test('other sizes and grey work, and one thread draws what two drew', async () => {
+test('other sizes and grey work, and one process draws what two drew', async () => {
   const grey = await openOpenmoji({ size: 8, channels: 1, workers: 1 });
   assert.equal(grey.train.length, data.train.length);
   assert.equal(grey.train.peek(0)!.length, 64);
