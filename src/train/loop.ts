@@ -136,7 +136,8 @@ export class TrainingLoop {
     const { config, stepper, accumulator } = this.parts;
     const { log, train } = config;
     const batch = await this.nextBatch();
-    this.waited += batch.waitedMs;
+    // While the device has steps to do, a wait is nobody's but this thread's.
+    if (workAhead() === 0) this.waited += batch.waitedMs;
     const { micro, uncaptured } = stepper;
     accumulator.add(stepper.step(batch, this.images));
     batch.release?.();

@@ -21,7 +21,7 @@ export interface LogLine {
   /** Model FLOP/s: matrix products and attention of `passes` forward passes a picture. */
   readonly flopsPerSecond: number;
   readonly passes: number;
-  /** Share of the time in which the step waited for pictures. */
+  /** Share of the time, at most, in which the device had nothing to do but wait for pictures. */
   readonly dataWait: number;
   readonly memoryMiB: number;
   readonly secondsLeft: number;

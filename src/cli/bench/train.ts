@@ -82,7 +82,7 @@ export interface TrainRow {
   readonly parameters: number;
   /** Seconds from the start of this process, less what the peer took, to the end of the first step; of the first row only. */
   readonly first: number | null;
-  /** Share of the time, steps back to back, in which a step waited for pictures; null without --data. */
+  /** Share of the time, steps back to back, in which at most the device waited for pictures; null without --data. */
   readonly dataWait: number | null;
   readonly loss: number;
   readonly profile: StepProfile | null;
@@ -190,7 +190,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
     const began = performance.now();
     for (let i = 0; i < steps; i++) {
       const pictures = await next();
-      waited += pictures.waitedMs;
+      if (workAhead() === 0) waited += pictures.waitedMs;
       step(pictures);
       await turn();
       while (workAhead() > AHEAD) await sleep(1); // as in training: what decodes is given its work meanwhile
@@ -280,7 +280,7 @@ function show({ engine, work, rows, peers, peak }: Shown): void {
   for (const { mode, failure } of peers.failures) print(`PyTorch, ${mode}: ${failure}`);
   for (const { captured, dataWait, profile: found, recipe } of rows) {
     if (typeof captured === 'string') print(`${title(recipe, work)}: its steps were not captured in a graph: ${captured}`);
-    if (dataWait !== null) print(`${title(recipe, work)}: a step waited for pictures in ${percent(dataWait)} of the time`);
+    if (dataWait !== null) print(`${title(recipe, work)}: the device waited for pictures in at most ${percent(dataWait)} of the time`);
     if (found) print('', `${title(recipe, work)}:`, '', ...showProfile(found));
   }
 }
