@@ -265,7 +265,9 @@ test('kernels are told apart by the names that libraries give them', () => {
 
 /** Names of the kernels of a CUDA file; what a macro puts into a name is a digit here. */
 function kernelsOf(source: string): string[] {
-  const names = source.matchAll(/__global__\s+void\s+(?:(?:DSD_CLUSTER|__launch_bounds__)\((?:[^()]|\([^()]*\))*\)[\s\\]*)*(\w+(?:##\w+)*)\s*\(/g);
+  const names = source.matchAll(
+    /__global__\s+void\s+(?:(?:DSD_CLUSTER|__launch_bounds__)\((?:[^()]|\([^()]*\))*\)[\s\\]*)*(\w+(?:##\w+)*)\s*\(/g,
+  );
   return [...names].map(([, name]) => (name as string).replaceAll(/##[A-Za-z]+/g, '1').replaceAll('##', ''));
 }
 
