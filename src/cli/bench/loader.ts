@@ -22,7 +22,8 @@ const LEAST = 3;
 export async function benchLoader(flags: LoaderFlags, loadBefore: number): Promise<void> {
   const { data, size = 256, workers = DEFAULT_WORKERS, batch = 128 } = flags;
   if (data === undefined) throw new UsageError('dsd bench data wants to know of what: --data FOLDER');
-  const { train } = await openData(data, { size, workers });
+  // A small set's pictures would be kept, and its second epoch measure nothing but copies.
+  const { train } = await openData(data, { size, workers, keep: false });
   const loader = new Loader(train, { batch, seed: 0, flip: true, workers, lend: true });
   try {
     // Processes start, and what is made ahead at the start is had for nothing.
