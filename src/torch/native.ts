@@ -2,10 +2,10 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import { FailureError } from '../core/errors.js';
+import { packageRoot } from '../io/package.js';
 
 /** A live tensor in the addon's table: a number that no arithmetic makes by chance. */
 export type Handle = number;
@@ -83,13 +83,6 @@ let loaded: Native | undefined;
 export function native(): Native {
   loaded ??= load(join(packageRoot(), 'build', 'dsd_native.node'));
   return loaded;
-}
-
-/** The nearest folder above this file that holds a package.json: it is at another height from src/ and from dist/. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder);
-  return folder;
 }
 
 /** The path of the engine in this thread, for whatever copy of this file asks. */
