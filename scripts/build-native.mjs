@@ -1,6 +1,6 @@
 /**
- * Finds libtorch and builds the addon (native/ -> build/dsd_native.node). Node's built-in modules only, no CMake: a compiler, libtorch's
- * headers and Node's headers are all it needs. A second run with nothing changed takes milliseconds.
+ * Finds libtorch and builds the addons (native/ -> build/dsd_native.node, native/pictures/ -> build/dsd_pictures.node). Node's built-in modules
+ * only, no CMake: a compiler, libtorch's headers and Node's headers are all it needs. A second run with nothing changed takes milliseconds.
  */
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -169,16 +169,50 @@ function cudaHeaders(libtorch, env) {
   return parts.filter((folder) => folder !== '/usr/include');
 }
 
-async function sources() {
+async function sources(...folders) {
   const files = [];
-  for (const folder of ['native', 'native/kernels', 'native/kernels/cuda']) {
+  for (const folder of folders) {
     for (const name of (await readdir(join(root, folder))).sort()) if (/\.(cc|cu|h)$/.test(name)) files.push(join(folder, name));
   }
   return files;
 }
 
+/** What each addon is made of, and how. */
+async function describeAddons(libtorch, first, env) {
+  const build = (name) => join(root, 'build', name);
+  const standard = [
+    ...first,
+    `-std=c++${Number(libtorch.version.split('.')[0]) >= 2 ? 20 : 17}`,
+    ...['-fPIC', '-fvisibility=hidden', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-w'],
+  ];
+  const node = `-I${nodeHeaders(env)}`;
+  const cuda = () => [
+    '-DDSD_CUDA',
+    `-DDSD_CUDA_SOURCES="${join(root, 'native/kernels/cuda')}"`,
+    ...cudaHeaders(libtorch, env).flatMap((folder) => ['-isystem', folder]),
+  ];
+  const includes = libtorch.includes.flatMap((folder) => (folder === '/usr/include' ? [] : ['-isystem', folder]));
+  return [
+    {
+      path: build('dsd_native.node'),
+      files: await sources('native', 'native/kernels', 'native/kernels/cuda'),
+      flags: [...standard, ...includes, node, ...(libtorch.cuda ? cuda() : [])],
+      link: [...first, ...linkFlags(libtorch)],
+      libraries: libraryFlags(libtorch),
+    },
+    {
+      path: build('dsd_pictures.node'),
+      files: await sources('native/pictures'),
+      // Weights are Pillow's to the bit on every processor: a product and a sum are two roundings.
+      flags: [...standard, node, '-ffp-contract=off'],
+      link: [...first, '-shared'],
+      libraries: [],
+    },
+  ];
+}
+
 /**
- * Builds the addon if it is not there or anything it is made of has changed.
+ * Builds the addons if one is not there or anything they are made of has changed.
  * @param {{ libtorch?: Libtorch, log?: (line: string) => void, env?: NodeJS.ProcessEnv }} [options]
  * @returns {Promise<{ built: boolean, path: string }>}
  * @throws {BuildError} with the compiler's last lines
@@ -189,31 +223,16 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
     throw new BuildError('libtorch was not found: set LIBTORCH to its folder, activate a Python that has torch, or install libtorch-dev');
   // As make takes it: a program and its first arguments (`ccache g++`), or else a path with spaces in it.
   const [compiler, ...first] = existsSync(env.CXX ?? '') ? [env.CXX] : (env.CXX?.trim() || 'g++').split(/\s+/);
-  const files = await sources();
-  const headers = nodeHeaders(env);
-  const flags = [
-    ...first,
-    `-std=c++${Number(libtorch.version.split('.')[0]) >= 2 ? 20 : 17}`,
-    ...['-fPIC', '-fvisibility=hidden', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-w'],
-    ...libtorch.includes.flatMap((folder) => (folder === '/usr/include' ? [] : ['-isystem', folder])),
-    `-I${headers}`,
-    ...(libtorch.cuda
-      ? [
-          '-DDSD_CUDA',
-          `-DDSD_CUDA_SOURCES="${join(root, 'native/kernels/cuda')}"`,
-          ...cudaHeaders(libtorch, env).flatMap((folder) => ['-isystem', folder]),
-        ]
-      : []),
-  ];
-  const path = join(root, 'build', 'dsd_native.node');
+  const addons = await describeAddons(libtorch, first, env);
+  const path = addons[0].path;
   const stampPath = join(root, 'build', 'dsd_native.stamp');
   const library = realpathSync(join(libtorch.libraries, 'libtorch_cpu.so'));
-  const hash = createHash('sha256').update(JSON.stringify([libtorch, library, compiler, flags, process.arch]));
+  const hash = createHash('sha256').update(JSON.stringify([libtorch, library, compiler, addons, process.arch]));
   hash.update(await readFile(fileURLToPath(import.meta.url)));
-  for (const file of files) hash.update(file).update(await readFile(join(root, file)));
+  for (const file of addons.flatMap(({ files }) => files)) hash.update(file).update(await readFile(join(root, file)));
   const stamp = hash.digest('hex');
   const previous = await readFile(stampPath, 'utf8').catch(() => '');
-  if (previous === stamp && existsSync(path)) return { built: false, path };
+  if (previous === stamp && addons.every(({ path }) => existsSync(path))) return { built: false, path };
 
   const started = performance.now();
   const { stdout: version } = await run(compiler, ['--version']).catch(() => {
@@ -222,62 +241,65 @@ export async function buildNative({ libtorch, log = () => {}, env = process.env 
   log(`building the engine for libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''} of ${libtorch.source}`);
   const objects = join(root, 'build', 'objects');
   await mkdir(objects, { recursive: true });
-  // A name of this process alone: two builds at once do twice the work, and both addons are whole.
-  const made = `${path}.${process.pid}.new`;
-  try {
-    const compiled = await compileAll({
-      files,
-      compiler,
-      flags,
-      objects,
-      log,
-      against: [libtorch, library, await signature(library), version],
-    });
-    await compile(compiler, [...first, ...linkFlags(libtorch), ...compiled, ...libraryFlags(libtorch), '-o', made], 'the addon (linking)');
-    await rm(stampPath, { force: true });
-    await rename(made, path);
-    await writeFile(stampPath, stamp);
-    await removeStale(objects, compiled);
-  } finally {
-    await rm(made, { force: true });
-  }
-  log(`built ${relative(root, path)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  const compiled = await compileAll({ addons, compiler, objects, log, against: [libtorch, library, await signature(library), version] });
+  await rm(stampPath, { force: true });
+  for (const [i, addon] of addons.entries()) await link(compiler, addon, compiled[i]);
+  await writeFile(stampPath, stamp);
+  await removeStale(objects, compiled.flat());
+  log(`built ${addons.map(({ path }) => relative(root, path)).join(' and ')} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return { built: true, path };
 }
 
-/** As many at a time as there are cores; the objects' files. What has been compiled from the same before is taken. */
-async function compileAll({ files, compiler, flags, objects, log, against }) {
-  const sources = files.filter((file) => file.endsWith('.cc'));
-  const texts = new Map(await Promise.all(files.map(async (file) => [file, await readFile(join(root, file), 'utf8')])));
-  const compiled = sources.map((file) => {
-    // Every header counts for every source; the kernels' texts only where they are embedded.
-    const embeds = texts.get(file).includes('DSD_CUDA_SOURCES');
-    const parts = files.filter((other) => other === file || other.endsWith('.h') || (embeds && other.endsWith('.cu')));
-    // libtorch may be another one under the same path, and its headers are not looked at.
-    const hash = createHash('sha256').update(JSON.stringify([compiler, flags, process.arch, against]));
-    for (const part of parts) hash.update(part).update(texts.get(part));
-    return join(objects, `${relative('native', file).replaceAll('/', '_')}-${hash.digest('hex').slice(0, 24)}.o`);
-  });
+/** A name of this process alone until it is whole: two builds at once do twice the work, and both addons are whole. */
+async function link(compiler, addon, objects) {
+  const made = `${addon.path}.${process.pid}.new`;
+  try {
+    await compile(compiler, [...addon.link, ...objects, ...addon.libraries, '-o', made], 'the addon (linking)');
+    await rename(made, addon.path);
+  } finally {
+    await rm(made, { force: true });
+  }
+}
+
+/** As many at a time as there are cores; the objects' files by addon. What has been compiled from the same before is taken. */
+async function compileAll({ addons, compiler, objects, log, against }) {
+  const jobs = [];
+  const compiled = [];
+  for (const { files, flags } of addons) {
+    const texts = new Map(await Promise.all(files.map(async (file) => [file, await readFile(join(root, file), 'utf8')])));
+    const sources = files.filter((file) => file.endsWith('.cc'));
+    const targets = sources.map((file) => {
+      // Every header counts for every source; the kernels' texts only where they are embedded.
+      const embeds = texts.get(file).includes('DSD_CUDA_SOURCES');
+      const parts = files.filter((other) => other === file || other.endsWith('.h') || (embeds && other.endsWith('.cu')));
+      // libtorch may be another one under the same path, and its headers are not looked at.
+      const hash = createHash('sha256').update(JSON.stringify([compiler, flags, process.arch, against]));
+      for (const part of parts) hash.update(part).update(texts.get(part));
+      return join(objects, `${relative('native', file).replaceAll('/', '_')}-${hash.digest('hex').slice(0, 24)}.o`);
+    });
+    jobs.push(...sources.map((source, i) => ({ source, target: targets[i], flags })));
+    compiled.push(targets);
+  }
   let next = 0;
   const worker = async () => {
-    while (next < sources.length) {
-      const i = next++;
-      if (existsSync(compiled[i])) continue;
+    while (next < jobs.length) {
+      const { source, target, flags } = jobs[next++];
+      if (existsSync(target)) continue;
       const begun = performance.now();
-      const level = sources[i].includes('kernels') ? '-O3' : '-O2';
-      const part = `${compiled[i]}.${process.pid}.new`;
+      const level = /kernels|pictures/.test(source) ? '-O3' : '-O2';
+      const part = `${target}.${process.pid}.new`;
       try {
-        await compile(compiler, [...flags, level, '-c', join(root, sources[i]), '-o', part], sources[i]);
-        await rename(part, compiled[i]);
+        await compile(compiler, [...flags, level, '-c', join(root, source), '-o', part], source);
+        await rename(part, target);
       } catch (error) {
-        next = sources.length;
+        next = jobs.length;
         await rm(part, { force: true });
         throw error;
       }
-      log(`  compiled ${sources[i]} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+      log(`  compiled ${source} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(sources.length, availableParallelism()) }, worker));
+  await Promise.all(Array.from({ length: Math.min(jobs.length, availableParallelism()) }, worker));
   return compiled;
 }
 
