@@ -3,6 +3,7 @@
  * See `pool.ts`.
  */
 import { writeSync } from 'node:fs';
+import { FailureError } from '../core/errors.js';
 import { DiskError } from '../io/disk.js';
 import type { DecodeJob } from './job.js';
 import { mirror, PictureError } from './job.js';
@@ -23,13 +24,14 @@ export interface Request {
   readonly orders: readonly Order[];
 }
 
-/** Errors of the two classes that callers tell apart are sent as their fields; a class does not cross to another process. */
+/** Errors of the classes that callers tell apart are sent as their fields; a class does not cross to another process. */
 export type Answer =
   | { readonly id: number; readonly written: true }
   /** Where there is no file, or the disk that it is on is full. */
   | { readonly id: number; readonly pixels: Uint8Array }
   | { readonly id: number; readonly broken: { readonly path: string; readonly reason: string } }
   | { readonly id: number; readonly disk: { readonly message: string; readonly code: string; readonly path: string } }
+  | { readonly id: number; readonly failure: string }
   | { readonly id: number; readonly bug: string };
 
 /** From a process, when all of a request is done; in the order of the jobs. */
@@ -103,5 +105,6 @@ function write(pixels: Uint8Array, position: number): boolean {
 function describe(id: number, error: unknown): Answer {
   if (error instanceof PictureError) return { id, broken: { path: error.path, reason: error.reason } };
   if (error instanceof DiskError) return { id, disk: { message: error.message, code: error.code, path: error.path } };
+  if (error instanceof FailureError) return { id, failure: error.message };
   return { id, bug: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }

@@ -238,5 +238,6 @@ function closedError(): Error {
 function errorOf(answer: Exclude<Answer, { pixels: unknown } | { written: true }>, job: DecodeJob): Error {
   if ('broken' in answer) return new PictureError(answer.broken.path, answer.broken.reason);
   if ('disk' in answer) return new DiskError(answer.disk.message, answer.disk.code, answer.disk.path, undefined);
+  if ('failure' in answer) return new FailureError(answer.failure);
   return new Error(`decoding of ${job.path}: ${answer.bug}`);
 }

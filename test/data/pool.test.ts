@@ -37,6 +37,18 @@ test('any number of processes gives the same pictures, each to its own job', asy
   assert.deepEqual(results[2], results[0]);
 });
 
+test("what fails a process that is no picture's fault is told as it is", async (t) => {
+  const answer = `process.on('message', ({ region, position, orders }) =>
+    process.send({ region, position, answers: orders.map(({ id }) => ({ id, failure: 'no addon: build it' })) }));`;
+  const pool = new DecodePool(1, pathToFileURL(put(join(temporaryFolder(t), 'fails.mjs'), answer)));
+  await assert.rejects(pool.run({ kind: 'photo', path: 'a.png', size: 16, channels: 3 }), (error: unknown) => {
+    assert.ok(error instanceof FailureError && !(error instanceof PictureError));
+    assert.equal(error.message, 'no addon: build it');
+    return true;
+  });
+  await pool.close();
+});
+
 test('pixels come into their places, by the file or without one, past broken pictures', async (t) => {
   const folder = temporaryFolder(t);
   const good = await corpus(folder, 10);
