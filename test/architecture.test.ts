@@ -104,13 +104,15 @@ test('packages are those of package.json, Node is imported as node:, and core im
   assert.deepEqual(wrong, []);
 });
 
-test('only torch loads the addon', () => {
+test("only torch loads libtorch's addon, and only data's resizer that of pictures", () => {
   const loads = /\bdlopen\b|dsd_native|\.node['"`]/;
   const loaders = [...sources].filter(([, text]) => loads.test(text)).map(([path]) => path);
   assert.deepEqual(
     loaders.filter((path) => roomOf(path) !== 'torch'),
-    [],
+    ['src/data/resizer.ts'],
   );
+  assert.match(sources.get('src/data/resizer.ts')!, /dsd_pictures\.node/);
+  assert.doesNotMatch(sources.get('src/data/resizer.ts')!, /dsd_native/);
 });
 
 test('the sampler runs in a browser: it and all it imports lie in src/dsd and need no engine', () => {

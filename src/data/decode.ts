@@ -8,6 +8,7 @@ import sharp from 'sharp';
 import { DiskError, disk } from '../io/disk.js';
 import type { DecodeJob } from './job.js';
 import { PictureError, pictureFormat } from './job.js';
+import type { Pixels } from './resample.js';
 import { centreSquare, resample } from './resample.js';
 
 /** The most pixels of a picture: 300 MB decoded. A larger one is a mistake, or an attack ("decompression bomb"). */
@@ -89,7 +90,7 @@ async function decodeDrawing({ path, size, channels }: DecodeJob): Promise<Uint8
   return resample(drawn, size, size, 'lanczos');
 }
 
-async function rasterise(image: Sharp, channels: 1 | 3): Promise<{ pixels: Uint8Array; width: number; height: number; channels: number }> {
+async function rasterise(image: Sharp, channels: 1 | 3): Promise<Pixels> {
   const { data, info } = await image
     .toColourspace(channels === 1 ? 'b-w' : 'srgb')
     .raw({ depth: 'uchar' })
