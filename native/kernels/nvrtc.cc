@@ -240,15 +240,15 @@ void* load_module(Kernels& all, const char* name, int device) {
   return loaded;
 }
 
-// The device's context is current.
 Kernel& find_kernel(Kernels& all, const char* module, const char* name, int device, const Grid& grid) {
+  const Driver& driver = driver_of(all, device);
   Kernel& kernel = all.kernels[{device, module, name}];
   if (!kernel.function) {
     void* loaded = load_module(all, module, device);
-    all.driver->check(all.driver->get_function(&kernel.function, loaded, name), "finding it");
+    driver.check(driver.get_function(&kernel.function, loaded, name), "finding it");
   }
   if (grid.shared_bytes > kernel.shared_bytes) {
-    all.driver->check(all.driver->set_function_attribute(kernel.function, 8, static_cast<int>(grid.shared_bytes)), "asking for shared memory");
+    driver.check(driver.set_function_attribute(kernel.function, 8, static_cast<int>(grid.shared_bytes)), "asking for shared memory");
     kernel.shared_bytes = grid.shared_bytes;
   }
   return kernel;

@@ -21,7 +21,7 @@ export interface DataOptions extends Omit<FolderOptions, 'channels'> {
   readonly size: number;
   /** By default what the pictures have: 1 for IDX files, else 3. */
   readonly channels?: 1 | 3;
-  /** Threads, where opening decodes. */
+  /** Processes, where opening decodes. */
   readonly workers?: number;
   /** Where opening takes seconds: pictures done, and of how many. */
   readonly onProgress?: (done: number, total: number) => void;

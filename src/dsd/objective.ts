@@ -27,8 +27,8 @@ export interface ObjectiveConfig {
   /** k: denoising passes for one encoding. */
   readonly passes: number;
   /**
-   * t = sigmoid(mean + std n), n normal; then t' = shift t / (1 + (shift - 1) t). Where the target is the clean latent, its error at t counts
-   * max(1 - t, 0.05)^-weighting times: 0 is the paper's plain mean, 2 is the error of the velocity that the sampler makes of it.
+   * t = sigmoid(mean + std n), n normal; then t' = shift t / (1 + (shift - 1) t). The error at t counts max(1 - t, 0.05)^-weighting times: 0 is the
+   * paper's plain mean; of a clean latent 2 is the error of the velocity that the sampler makes of it.
    */
   readonly time: { readonly mean: number; readonly std: number; readonly shift: number; readonly weighting: number };
   /** With this probability the decoder sees s z1 + (1 - s) eps, s uniform in [from, 1): it learns to forgive the sampler's errors. */
@@ -60,7 +60,7 @@ export const PARADIGMS = {
   /** Clean target from the EMA encoder on the full view, input from the online encoder on a masked one: stable. */
   dsd: { target: 'clean', stopGradient: true, targetEncoder: 'ema', input: 'noised' },
   /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
-  naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0 },
+  naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0, time: { weighting: 0 } },
   /** Latent diffusion, stage one: an autoencoder alone. */
   autoencoder: {
     target: 'clean',
@@ -68,6 +68,7 @@ export const PARADIGMS = {
     targetEncoder: 'online',
     input: 'noised',
     mask: 0,
+    time: { weighting: 0 },
     weights: { denoise: 0, align: 0, represent: 0, classify: 0 },
   },
   /** Latent diffusion, stage two: a separate network learns the velocity of a frozen encoder's latents. */
@@ -77,6 +78,7 @@ export const PARADIGMS = {
     targetEncoder: 'frozen',
     input: 'noised',
     mask: 0,
+    time: { weighting: 0 },
     weights: { reconstruction: 0, squared: 0, perceptual: 0, align: 0, represent: 0, classify: 0 },
   },
   /** The denoise role at t = 1 without noise predicts the EMA encoder's latent of the full view from a masked one; no decoder. */
@@ -85,6 +87,7 @@ export const PARADIGMS = {
     stopGradient: true,
     targetEncoder: 'ema',
     input: 'clean',
+    time: { weighting: 0 },
     weights: { reconstruction: 0, squared: 0, perceptual: 0 },
   },
 } as const satisfies Record<string, DeepPartial<ObjectiveConfig>>;
@@ -253,8 +256,8 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
     const target = config.target === 'velocity' ? z.sub(eps) : z;
     const goal = target.reshape(B * k, N, C);
     if (weights.denoise > 0) {
-      const weighted = config.time.weighting !== 0 && config.target === 'clean' && noised;
-      terms.denoise = weighted ? weightedError(predicted.prediction, goal, t, config.time.weighting) : mseLoss(predicted.prediction, goal);
+      const { weighting } = config.time;
+      terms.denoise = weighting > 0 ? weightedError(predicted.prediction, goal, t, weighting) : mseLoss(predicted.prediction, goal);
     }
 
     // --- align: an early denoiser layer looks like a late teacher layer. The teacher is the goal, not a party: stop-gradient.

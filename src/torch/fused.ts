@@ -48,7 +48,7 @@ function onCuda(x: Tensor, width: number): boolean {
   kernels ??= CUDA_KERNELS.call(x.device) as unknown as boolean;
   return kernels;
 }
-/** The widest stream that addNorm takes on CUDA, where a row lies in the registers of a warp. */
+/** The widest stream that addNorm takes on CUDA, where a row lies in the registers of four warps at most. */
 const WIDEST = 1024;
 /** The most pictures: as many rows of blocks as a launch may have. */
 const MOST_PICTURES = 65_535;

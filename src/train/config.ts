@@ -51,7 +51,7 @@ const schema = z.strictObject({
     gradientIntoInput: z.boolean(),
     mask: share,
     passes: upTo(1_000),
-    time: z.strictObject({ mean: z.number(), std: positive, shift: positive, weighting: z.number().min(0).max(4) }),
+    time: z.strictObject({ mean: z.number(), std: positive, shift: positive, weighting: z.number().min(0).max(4).default(0) }),
     decoderNoise: z.strictObject({ probability: share, from: share }),
     dropClass: share,
     labels: z.boolean(),
@@ -93,7 +93,7 @@ const schema = z.strictObject({
     seed: z.int().min(0),
     /** `auto`: bfloat16 where the processor or GPU computes in it, else float32. */
     dtype: z.enum(['auto', 'float32', 'bfloat16']),
-    /** On a GPU: only kernels that give the same bits for the same input, so that a resumed run equals one that was never stopped. Slower. */
+    /** On a GPU: only kernels that give the same bits for the same input, so that a resumed run equals one that was never stopped. */
     deterministic: z.boolean(),
     /** On a GPU: capture the step once and replay it. Without, each operator is called each time, which shows where an error is. */
     graph: z.boolean().default(true),
@@ -293,6 +293,10 @@ function checkTogether(config: RunConfig): void {
   if (!objective.stopGradient && objective.targetEncoder !== 'online')
     throw new UsageError(
       `objective.stopGradient=false changes nothing while objective.targetEncoder is '${objective.targetEncoder}', whose weights no gradient trains: add --set objective.targetEncoder=online`,
+    );
+  if (objective.time.weighting > 0 && (objective.target !== 'clean' || objective.input !== 'noised'))
+    throw new UsageError(
+      `objective.time.weighting=${objective.time.weighting} is for a clean target and a noised input, found objective.target=${objective.target} and objective.input=${objective.input}: add --set objective.time.weighting=0`,
     );
   if (objective.weights.perceptual > 0 && !objective.perceptual)
     throw new UsageError(

@@ -102,6 +102,8 @@ const base: ObjectiveConfig = {
   labels: true,
   weights: { reconstruction: 1, squared: 0, perceptual: 0, denoise: 0.3, align: 0.5, represent: 0.25, classify: 0.1 },
 };
+/** A paradigm's switches over these. */
+const switched = (name: keyof typeof PARADIGMS) => ({ ...base, ...PARADIGMS[name], time: base.time });
 const bare = { reconstruction: 1, squared: 0, perceptual: 0, denoise: 0.3, align: 0, represent: 0, classify: 0 };
 
 /** Our settings for each loss case of the oracle, and whether its networks have the latent norm. */
@@ -110,17 +112,17 @@ export const LOSS_CASES: Record<string, { config: ObjectiveConfig; latentNorm: b
   'dsd-passes': { config: { ...base, mask: 0, passes: 3, weights: bare }, latentNorm: true },
   'dsd-passes-align': { config: { ...base, passes: 3, weights: { ...bare, align: 0.5 } }, latentNorm: true },
   'dsd-input-cut': { config: { ...base, gradientIntoInput: false }, latentNorm: true },
-  naive: { config: { ...base, ...PARADIGMS.naive, weights: bare }, latentNorm: false },
-  'naive-sg': { config: { ...base, ...PARADIGMS.naive, stopGradient: true, weights: bare }, latentNorm: false },
+  naive: { config: { ...switched('naive'), weights: bare }, latentNorm: false },
+  'naive-sg': { config: { ...switched('naive'), stopGradient: true, weights: bare }, latentNorm: false },
   clean: { config: { ...base, targetEncoder: 'online', stopGradient: false, mask: 0, weights: bare }, latentNorm: false },
   'clean-sg': { config: { ...base, targetEncoder: 'online', mask: 0, weights: bare }, latentNorm: false },
   'velocity-ema': { config: { ...base, target: 'velocity', weights: bare }, latentNorm: true },
   'self-distillation': {
-    config: { ...base, ...PARADIGMS['self-distillation'], weights: { ...bare, reconstruction: 0 } },
+    config: { ...switched('self-distillation'), weights: { ...bare, reconstruction: 0 } },
     latentNorm: true,
   },
-  'latent-diffusion': { config: { ...base, ...PARADIGMS['latent-diffusion'], weights: { ...bare, reconstruction: 0 } }, latentNorm: true },
-  autoencoder: { config: { ...base, ...PARADIGMS.autoencoder, weights: { ...bare, denoise: 0 } }, latentNorm: true },
+  'latent-diffusion': { config: { ...switched('latent-diffusion'), weights: { ...bare, reconstruction: 0 } }, latentNorm: true },
+  autoencoder: { config: { ...switched('autoencoder'), weights: { ...bare, denoise: 0 } }, latentNorm: true },
 };
 
 /** || a - b || / max(|| b ||, floor). */

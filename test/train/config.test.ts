@@ -36,6 +36,10 @@ test('settings that would do nothing, or do harm, are refused with what was foun
   const none = 'objective.weights={"reconstruction":0,"squared":0,"denoise":0,"align":0,"represent":0,"classify":1}';
   for (const [settings, message] of [
     [['objective.stopGradient=false'], /changes nothing while objective\.targetEncoder is 'ema'.*--set objective\.targetEncoder=online/],
+    [
+      ['objective.target=velocity', 'objective.time.weighting=2'],
+      /weighting=2 is for a clean target and a noised input, found objective\.target=velocity .*--set objective\.time\.weighting=0/,
+    ],
     [[none, 'objective.labels=false'], /every weight .* but that of classify, which wants labels/],
     [['model.depth=1000000000'], /^setting 'model\.depth' must be at most 1000; found 1000000000$/],
     [['model.width=1e17'], /^setting 'model\.width' must be at most 16384; found 100000000000000000$/],

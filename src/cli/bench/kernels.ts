@@ -8,6 +8,7 @@ const GROUPS: readonly (readonly [group: string, names: RegExp])[] = [
   ['attention', /attention|flash|fmha|sdpa/i],
   ['optimizer and averages', /^dsd_(squares|root|numbers|update|momentum|direction|quintic)\b|multi_tensor_apply|adam/i],
   ['random draws', /^dsd_draw\b/],
+  ['matrix products', /^dsd_product/],
   ['our fused operators', /^dsd_/],
   ['matrix products', /gemm|gemv|nvjet|cutlass|cublas|xmma|wgmma|splitk|matmul/i],
   ['copies and fills', /^mem(cpy|set)|copy_kernel|CatArray|FillFunctor|_to_copy/i],
