@@ -22,6 +22,20 @@ test("a paradigm is its switches, also when it is chosen over another run's whol
   }
 });
 
+test('a run from before a setting was there is opened with what was done then', () => {
+  const now = set();
+  const { graph: _, ...train } = now.train;
+  const { weighting: __, ...time } = now.objective.time;
+  assert.deepEqual(checkConfig({ ...now, train, objective: { ...now.objective, time } }), {
+    ...now,
+    train: { ...now.train, graph: true },
+    objective: { ...now.objective, time: { ...time, weighting: 0 } },
+  });
+  // Others must be there: a setting without a value of its own time would be guessed.
+  const { seed: ___, ...seedless } = now.train;
+  assert.throws(() => checkConfig({ ...now, train: seedless }), /'train\.seed' is missing/);
+});
+
 test('a single switch holds against the paradigm; the settings of another run that no paradigm owns are kept', () => {
   const before = set('objective.weights.denoise=0.7', 'objective.mask=0.5', 'train.batch=8');
   assert.equal(before.objective.mask, 0.5);

@@ -16,6 +16,7 @@ struct ProductShape {
   static constexpr int pieces = 2 / blocks;  // the boxes of W, of u's or of w's rows, that a block loads
   static constexpr int stages = (232448 - staged - 256) / (left + right);
   static constexpr int shared_bytes = stages * (left + right) + staged + 256;
+  static_assert(shared_bytes == 229632, "as swiglu-hopper.cc launches it");
   typedef Ring<stages, left + right, blocks> Pipe;
 };
 
