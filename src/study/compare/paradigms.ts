@@ -100,8 +100,9 @@ export const PARADIGM_PRESETS = {
   gpu: {
     about:
       "the network and recipe of `dsd train --preset fashion-mnist` (6.8M weights), 600,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
-    cost: 'not measured',
-    expect: 'not run by us yet',
+    cost: 'of half the length a run trains in 20 to 25 s and is judged in 30 to 50 s, on one H100',
+    expect:
+      'of half the length, one seed, FD-nsfwjs-mixed7 without guidance: two-stage 0.24, DSD 0.50, real pictures 0.006: here the two stages are ahead',
     settings: asStudied(PRESETS['fashion-mnist'].settings, {
       preset: 'paradigms-gpu',
       data: { workers: 4 },
