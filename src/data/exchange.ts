@@ -9,8 +9,8 @@ import { join } from 'node:path';
 
 /** Where memory is a disk, and where files are for a while. */
 const FOLDERS: readonly string[] = ['/dev/shm', tmpdir()];
-/** Bytes that have to be free there: containers often have a /dev/shm of 64 MiB, for everybody. */
-const ENOUGH = 2 ** 28;
+/** Bytes that are left to others there: a container's /dev/shm, of 64 MiB where nothing else was asked for, is for all of its processes. */
+const RESERVE = 2 ** 23;
 
 export interface Part {
   readonly into: Uint8Array;
@@ -23,9 +23,12 @@ export class Exchange {
   readonly #reads = new Set<Promise<void>>();
   #closed = false;
 
-  /** @param folders where it may be: the first that has room for it */
-  constructor(folders: readonly string[] = FOLDERS) {
-    this.fd = openNameless(folders);
+  /**
+   * @param bytes that will be in it at a time
+   * @param folders where it may be: the first that has room for it
+   */
+  constructor(bytes: number, folders: readonly string[] = FOLDERS) {
+    this.fd = openNameless(bytes, folders);
   }
 
   /** Reads what has been written; parts that follow each other in the file in one go. @throws Error of the system, or that nothing is there */
@@ -67,17 +70,32 @@ export class Exchange {
   }
 }
 
-function openNameless(folders: readonly string[]): number | undefined {
+function openNameless(bytes: number, folders: readonly string[]): number | undefined {
   for (const folder of folders)
     try {
       const { bavail, bsize } = statfsSync(folder);
-      if (bavail * bsize < ENOUGH) continue;
+      if (bavail * bsize < bytes + RESERVE) continue;
       const path = join(folder, `dsd-${randomBytes(8).toString('hex')}`);
       const fd = openSync(path, 'wx+', 0o600);
-      unlinkSync(path); // gone with the last process that has it open, whatever ends that
-      return fd;
+      if (removeName(path, fd)) return fd;
     } catch {
       // Not there, or not ours to write to.
     }
   return undefined;
+}
+
+/** Without a name a file is gone with the last process that has it open, whatever ends that. One that keeps its name would stay, so it is not used: false. */
+function removeName(path: string, fd: number): boolean {
+  try {
+    unlinkSync(path);
+    return true;
+  } catch {
+    closeSync(fd); // some file systems remove only what nobody has open
+  }
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    process.emitWarning(`${path} (a file for pixels, empty) cannot be removed: ${(error as Error).message}. Remove it by hand`);
+  }
+  return false;
 }

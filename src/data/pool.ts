@@ -32,6 +32,14 @@ interface Task {
   readonly reject: (error: unknown) => void;
 }
 
+/** What a pool does not do by itself; for tests. */
+interface PoolOptions {
+  /** What a process runs. */
+  readonly script?: URL;
+  /** Where the file of pixels may be. */
+  readonly folders?: readonly string[];
+}
+
 /** One process and the jobs it has now. */
 interface Lane {
   readonly process: ChildProcess;
@@ -52,20 +60,27 @@ export class DecodePool {
   #nextId = 0;
   #failure: Error | undefined;
   #closed = false;
+  readonly #script: URL;
+  readonly #folders: readonly string[] | undefined;
+  readonly #came = { byFile: 0, byMessage: 0 };
 
   /**
    * Starts no process: the first job does.
    * @param workers number of processes; 0 decodes in this one, a picture at a time
-   * @param script what a process runs; for tests
-   * @param folders where the file of pixels may be; for tests
    */
   constructor(
     readonly workers: number = DEFAULT_WORKERS,
-    readonly script: URL = new URL('./decode-worker.js', import.meta.url),
-    readonly folders?: readonly string[],
+    { script = new URL('./decode-worker.js', import.meta.url), folders }: PoolOptions = {},
   ) {
     if (!Number.isInteger(workers) || workers < 0 || workers > 256)
       throw new RangeError(`DecodePool: workers must be an integer in [0, 256], got ${workers}`);
+    this.#script = script;
+    this.#folders = folders;
+  }
+
+  /** Pictures that came from processes so far, by the way that they came. */
+  get came(): { readonly byFile: number; readonly byMessage: number } {
+    return { ...this.#came };
   }
 
   /**
@@ -122,9 +137,10 @@ export class DecodePool {
   }
 
   #startLane(): Lane {
-    this.#exchange ??= new Exchange(this.folders);
+    // The jobs of a pool are of one size; what finds no room comes in a message.
+    this.#exchange ??= new Exchange(this.workers * REGIONS * AT_ONCE * pictureBytes(this.#queue[0]!.job), this.#folders);
     const { fd } = this.#exchange;
-    const child = fork(this.script, fd === undefined ? [] : [`${FILE}`], {
+    const child = fork(this.#script, fd === undefined ? [] : [`${FILE}`], {
       // A session of its own: Ctrl-C in a terminal is for this process alone, which may have a checkpoint to write and wants pictures until then.
       detached: true,
       env: { ...process.env, UV_THREADPOOL_SIZE: '4' },
@@ -175,9 +191,12 @@ export class DecodePool {
     lane.tasks.delete(answer.id);
     this.#running--;
     if (lane.tasks.size === 0) letGo(lane.process);
-    if (pixels !== undefined && failed === undefined) resolve(pixels);
-    else if ('written' in answer) reject(new Error(`decoding of ${job.path}: its pixels cannot be read: ${failed?.message}`));
+    if (pixels !== undefined && failed === undefined) {
+      this.#came.byFile++;
+      resolve(pixels);
+    } else if ('written' in answer) reject(new Error(`decoding of ${job.path}: its pixels cannot be read: ${failed?.message}`));
     else if ('pixels' in answer) {
+      this.#came.byMessage++;
       place?.into.set(answer.pixels);
       resolve(place?.into ?? answer.pixels);
     } else reject(errorOf(answer, job));

@@ -10,6 +10,9 @@ import { PictureError } from '../../src/data/job.js';
 import { DecodePool } from '../../src/data/pool.js';
 import { noise, put, temporaryFolder } from './corpus.js';
 
+const POOL = fileURLToPath(new URL('../../src/data/pool.js', import.meta.url));
+const WORKER = fileURLToPath(new URL('../../src/data/decode-worker.js', import.meta.url));
+
 async function corpus(folder: string, count: number): Promise<string[]> {
   return Promise.all(
     Array.from({ length: count }, async (_, i) =>
@@ -40,7 +43,7 @@ test('any number of processes gives the same pictures, each to its own job', asy
 test("what fails a process that is no picture's fault is told as it is", async (t) => {
   const answer = `process.on('message', ({ region, position, orders }) =>
     process.send({ region, position, answers: orders.map(({ id }) => ({ id, failure: 'no addon: build it' })) }));`;
-  const pool = new DecodePool(1, pathToFileURL(put(join(temporaryFolder(t), 'fails.mjs'), answer)));
+  const pool = new DecodePool(1, { script: pathToFileURL(put(join(temporaryFolder(t), 'fails.mjs'), answer)) });
   await assert.rejects(pool.run({ kind: 'photo', path: 'a.png', size: 16, channels: 3 }), (error: unknown) => {
     assert.ok(error instanceof FailureError && !(error instanceof PictureError));
     assert.equal(error.message, 'no addon: build it');
@@ -55,8 +58,24 @@ test('pixels come into their places, by the file or without one, past broken pic
   const bad = put(join(folder, 'bad.png'), 'no picture');
   const paths = good.flatMap((path, i) => (i % 3 === 1 ? [bad, path] : [path]));
   const results = [];
-  for (const [workers, folders] of [[0], [2], [2, []], [2, [join(folder, 'none'), folder]]] as const) {
-    const pool = new DecodePool(workers, undefined, folders);
+  const full = pathToFileURL(
+    put(
+      join(folder, 'full.mjs'),
+      `import { openSync } from 'node:fs';
+       process.argv[2] = String(openSync('/dev/full', 'r+'));
+       await import(${JSON.stringify(WORKER)});`,
+    ),
+  );
+  const byFile = { byFile: good.length, byMessage: 0 };
+  const byMessage = { byFile: 0, byMessage: good.length };
+  for (const [workers, options, came] of [
+    [0, {}, { byFile: 0, byMessage: 0 }],
+    [2, {}, byFile],
+    [2, { folders: [] }, byMessage],
+    [2, { folders: [join(folder, 'none'), folder] }, byFile],
+    [2, { script: full }, byMessage],
+  ] as const) {
+    const pool = new DecodePool(workers, options);
     const batch = new Uint8Array(new SharedArrayBuffer(paths.length * 768));
     const outcomes = await Promise.allSettled(
       paths.map((path, i) => {
@@ -65,6 +84,7 @@ test('pixels come into their places, by the file or without one, past broken pic
       }),
     );
     await pool.close();
+    assert.deepEqual(pool.came, came);
     for (const [i, outcome] of outcomes.entries()) {
       if (paths[i] === bad) assert.ok(outcome.status === 'rejected' && outcome.reason instanceof PictureError);
       else assert.ok(outcome.status === 'fulfilled' && (outcome.value.buffer === batch.buffer) === (i % 4 !== 3));
@@ -122,7 +142,7 @@ test('a process that dies is an error for all jobs that wait, and for later ones
     [killed, /died while it was at .*one\.png.*ended by SIGKILL/],
     [throws, /died .*ended with code 1/],
   ] as const) {
-    const pool = new DecodePool(2, url);
+    const pool = new DecodePool(2, { script: url });
     const job = { kind: 'photo', path: join(folder, 'one.png'), size: 8, channels: 3 } as const;
     const outcomes = await Promise.allSettled(Array.from({ length: 9 }, () => pool.run(job)));
     for (const outcome of outcomes) {
@@ -137,10 +157,9 @@ test('a process that dies is an error for all jobs that wait, and for later ones
 test('a program that forgets to close its pool still ends, with its work done', async (t) => {
   const folder = temporaryFolder(t);
   const [path] = await corpus(folder, 1);
-  const pool = fileURLToPath(new URL('../../src/data/pool.js', import.meta.url));
   const program = put(
     join(folder, 'forgets.mjs'),
-    `import { DecodePool } from ${JSON.stringify(pool)};
+    `import { DecodePool } from ${JSON.stringify(POOL)};
      const pixels = await new DecodePool(2).run({ kind: 'photo', path: ${JSON.stringify(path)}, size: 8, channels: 3 });
      console.log(pixels.length);`,
   );
@@ -150,19 +169,17 @@ test('a program that forgets to close its pool still ends, with its work done', 
 test('signals leave the processes alone; when their program is killed, they end', async (t) => {
   const folder = temporaryFolder(t);
   const [path] = await corpus(folder, 1);
-  const pool = fileURLToPath(new URL('../../src/data/pool.js', import.meta.url));
-  const worker = fileURLToPath(new URL('../../src/data/decode-worker.js', import.meta.url));
   const pids = put(join(folder, 'pids'), '');
   const tells = put(
     join(folder, 'tells.mjs'),
-    `import { appendFileSync } from 'node:fs'; await import(${JSON.stringify(worker)}); appendFileSync(${JSON.stringify(pids)}, process.pid + '\\n');`,
+    `import { appendFileSync } from 'node:fs'; await import(${JSON.stringify(WORKER)}); appendFileSync(${JSON.stringify(pids)}, process.pid + '\\n');`,
   );
   const program = put(
     join(folder, 'decodes.mjs'),
     `import { pathToFileURL } from 'node:url';
-     import { DecodePool } from ${JSON.stringify(pool)};
+     import { DecodePool } from ${JSON.stringify(POOL)};
      process.on('SIGINT', () => {});
-     const pool = new DecodePool(2, pathToFileURL(${JSON.stringify(tells)}));
+     const pool = new DecodePool(2, { script: pathToFileURL(${JSON.stringify(tells)}) });
      const all = () => Promise.all(Array.from({ length: 8 }, () => pool.run({ kind: 'photo', path: ${JSON.stringify(path)}, size: 8, channels: 3 })));
      await all();
      console.log('first');
