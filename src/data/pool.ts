@@ -32,20 +32,34 @@ interface Task {
   readonly reject: (error: unknown) => void;
 }
 
+/** Whoever stops all processes of a group or a service sends one of these; a process that has come so far is deaf to them. */
+const STOPS: ReadonlySet<string> = new Set<NodeJS.Signals>(['SIGINT', 'SIGTERM', 'SIGHUP']);
+
+/** A picture takes milliseconds to decode; a disk that does not answer, or a debugger, may take for ever. */
+const GRACE_MS = 10_000;
+/** More threads than these have nothing to do in a process, whatever the environment says; fewer are the user's wish. */
+const THREADS = 4;
+
 /** What a pool does not do by itself; for tests. */
 interface PoolOptions {
   /** What a process runs. */
   readonly script?: URL;
   /** Where the file of pixels may be. */
   readonly folders?: readonly string[];
+  /** How long `close` waits for a process, in milliseconds. */
+  readonly graceMs?: number;
 }
 
 /** One process and the jobs it has now. */
 interface Lane {
   readonly process: ChildProcess;
+  /** One was started before it in its place. */
+  readonly again: boolean;
   readonly tasks: Map<number, Task>;
   /** Regions that none of its messages has. */
   readonly free: number[];
+  /** It has answered. */
+  ready: boolean;
   readonly ended: Promise<void>;
 }
 
@@ -62,6 +76,7 @@ export class DecodePool {
   #closed = false;
   readonly #script: URL;
   readonly #folders: readonly string[] | undefined;
+  readonly #graceMs: number;
   readonly #came = { byFile: 0, byMessage: 0 };
 
   /**
@@ -70,12 +85,13 @@ export class DecodePool {
    */
   constructor(
     readonly workers: number = DEFAULT_WORKERS,
-    { script = new URL('./decode-worker.js', import.meta.url), folders }: PoolOptions = {},
+    { script = new URL('./decode-worker.js', import.meta.url), folders, graceMs = GRACE_MS }: PoolOptions = {},
   ) {
     if (!Number.isInteger(workers) || workers < 0 || workers > 256)
       throw new RangeError(`DecodePool: workers must be an integer in [0, 256], got ${workers}`);
     this.#script = script;
     this.#folders = folders;
+    this.#graceMs = graceMs;
   }
 
   /** Pictures that came from processes so far, by the way that they came. */
@@ -97,7 +113,7 @@ export class DecodePool {
     });
   }
 
-  /** Gives up what is queued, lets the processes end what they are at, and waits for their end. Once closed, closing again does nothing. */
+  /** Gives up what is queued, lets the processes end what they are at, and waits for their end: ten seconds, then it kills them. Once closed, closing again does nothing. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#abandon(closedError());
@@ -105,7 +121,11 @@ export class DecodePool {
       child.ref();
       if (child.connected) child.disconnect();
     }
+    const stuck = setTimeout(() => {
+      for (const { process: child } of this.#lanes) child.kill('SIGKILL');
+    }, this.#graceMs);
     await Promise.all([this.#here, this.#exchange?.close(), ...this.#lanes.map((lane) => lane.ended)]);
+    clearTimeout(stuck);
   }
 
   #dispatch(): void {
@@ -114,7 +134,7 @@ export class DecodePool {
       return;
     }
     while (this.#lanes.length < this.workers && this.#lanes.length < this.#queue.length + this.#running)
-      this.#lanes.push(this.#startLane());
+      if (!this.#start(this.#lanes.length)) return;
     while (this.#queue.length > 0) {
       const open = this.#lanes.filter((lane) => lane.free.length > 0);
       if (open.length === 0) return;
@@ -132,18 +152,29 @@ export class DecodePool {
       return { id, job: task.job, mirrored: task.place?.mirrored ?? false };
     });
     this.#running += tasks.length;
-    // An error is that the process has died, which it is told of by another way.
-    lane.process.send({ region, position: region * REGION_BYTES, orders } satisfies Request, () => {});
+    // A process that could not be started has no channel, nor has one that has died; both are told of in another way.
+    if (lane.process.connected) lane.process.send({ region, position: region * REGION_BYTES, orders } satisfies Request, () => {});
   }
 
-  #startLane(): Lane {
+  /** Whether there is a process in this place now; if not, all jobs have been given up. */
+  #start(place: number, again = false): boolean {
+    try {
+      this.#lanes[place] = this.#startLane(place, again);
+      return true;
+    } catch (error) {
+      this.#fail(notStarted(error as NodeJS.ErrnoException));
+      return false;
+    }
+  }
+
+  #startLane(place: number, again: boolean): Lane {
     // The jobs of a pool are of one size; what finds no room comes in a message.
     this.#exchange ??= new Exchange(this.workers * REGIONS * AT_ONCE * pictureBytes(this.#queue[0]!.job), this.#folders);
     const { fd } = this.#exchange;
     const child = fork(this.#script, fd === undefined ? [] : [`${FILE}`], {
       // A session of its own: Ctrl-C in a terminal is for this process alone, which may have a checkpoint to write and wants pictures until then.
       detached: true,
-      env: { ...process.env, UV_THREADPOOL_SIZE: '4' },
+      env: environment(),
       execArgv: [],
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc', ...(fd === undefined ? [] : [fd])],
@@ -152,18 +183,33 @@ export class DecodePool {
     const ended = new Promise<void>((resolve) => {
       end = resolve;
     });
-    const first = this.#lanes.length * REGIONS;
-    const lane: Lane = { process: child, tasks: new Map(), free: Array.from({ length: REGIONS }, (_, i) => first + i), ended };
-    child.on('message', (response) => void this.#take(lane, response as Response));
+    const free = Array.from({ length: REGIONS }, (_, i) => place * REGIONS + i);
+    const lane: Lane = { process: child, again, tasks: new Map(), free, ready: false, ended };
+    child.on('message', (response) => {
+      lane.ready = true;
+      this.#take(lane, response as Response).catch((error) => this.#fail(error));
+    });
     child.on('error', (error) => {
       end();
-      this.#died(lane, error.message);
+      if (child.pid === undefined) this.#fail(notStarted(error));
+      else this.#died(lane, error.message);
     });
     child.on('exit', (code, signal) => {
       end();
-      if (!this.#closed) this.#died(lane, code === null ? `it was ended by ${signal}` : `it ended with code ${code}`);
+      if (this.#closed || this.#failure !== undefined) return;
+      if (signal !== null && STOPS.has(signal) && !lane.ready && !again) this.#startAgain(lane);
+      else this.#died(lane, code === null ? `it was ended by ${signal}` : `it ended with code ${code}`);
     });
     return lane;
+  }
+
+  /** A signal found a process that was too young to be deaf to it, and says nothing about its jobs. */
+  #startAgain(lane: Lane): void {
+    const tasks = [...lane.tasks.values()];
+    lane.tasks.clear();
+    this.#running -= tasks.length;
+    this.#queue.unshift(...tasks);
+    if (this.#start(this.#lanes.indexOf(lane), true)) this.#dispatch();
   }
 
   async #take(lane: Lane, { region, position, answers }: Response): Promise<void> {
@@ -188,6 +234,7 @@ export class DecodePool {
 
   #settle(lane: Lane, answer: Answer, pixels: Uint8Array | undefined, failed: Error | undefined): void {
     const { job, place, resolve, reject } = lane.tasks.get(answer.id)!;
+    if ('pixels' in answer) place?.into.set(answer.pixels); // may throw: the job has still to be one that waits
     lane.tasks.delete(answer.id);
     this.#running--;
     if (lane.tasks.size === 0) letGo(lane.process);
@@ -197,20 +244,26 @@ export class DecodePool {
     } else if ('written' in answer) reject(new Error(`decoding of ${job.path}: its pixels cannot be read: ${failed?.message}`));
     else if ('pixels' in answer) {
       this.#came.byMessage++;
-      place?.into.set(answer.pixels);
       resolve(place?.into ?? answer.pixels);
     } else reject(errorOf(answer, job));
   }
 
   /** Without its process a job would be waited for for ever, and the cause (memory, mostly) will not spare the other processes. */
   #died(lane: Lane, cause: string): void {
-    if (this.#failure !== undefined) return;
     const paths = [...lane.tasks.values()].map(({ job }) => job.path);
     const at = paths.length === 0 ? 'while it had nothing to do' : `while it was at ${paths.join(' or ')}`;
-    this.#failure = new FailureError(
-      `a decoding process died ${at}: ${cause}. If memory ran out, use fewer workers or smaller pictures; try 0 workers to see which picture it is`,
+    this.#fail(
+      new FailureError(
+        `a decoding process died ${at}: ${cause}. If memory ran out, use fewer workers or smaller pictures; try 0 workers to see which picture it is`,
+      ),
     );
-    this.#abandon(this.#failure);
+  }
+
+  /** Gives up all jobs, and later ones. */
+  #fail(error: Error): void {
+    if (this.#closed || this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#abandon(error);
   }
 
   #abandon(error: Error): void {
@@ -248,6 +301,30 @@ function hold(child: ChildProcess): void {
 function letGo(child: ChildProcess): void {
   child.unref();
   child.channel?.unref();
+}
+
+/** A debugger of the program's is not for its processes: with --inspect-brk each would wait for one of its own. */
+function environment(): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS = '', UV_THREADPOOL_SIZE } = process.env;
+  const options = [...NODE_OPTIONS.matchAll(/(?:"(?:\\.|[^"\\])*"|[^ "])+/g)].map(([option]) => option);
+  const kept = options.filter((option, i) => {
+    const itsValue = /^--inspect-(port|publish-uid)$/.test(options[i - 1] ?? '') && !option.startsWith('-');
+    return !option.startsWith('--inspect') && !itsValue;
+  });
+  const threads = Math.max(1, Math.min(THREADS, Number(UV_THREADPOOL_SIZE) || THREADS));
+  return { ...process.env, NODE_OPTIONS: kept.join(' '), UV_THREADPOOL_SIZE: String(threads) };
+}
+
+const NOT_STARTED: Readonly<Record<string, string>> = {
+  EMFILE: 'this program has too many files open: raise `ulimit -n`, or use fewer workers (data.workers)',
+  ENFILE: 'the system has too many files open: close some, or use fewer workers (data.workers)',
+  EAGAIN: 'there are too many processes: raise `ulimit -u` or the limit of the container, or use fewer workers (data.workers)',
+  ENOMEM: 'memory ran out: use fewer workers (data.workers), or free some',
+};
+
+function notStarted(error: NodeJS.ErrnoException): FailureError {
+  const why = NOT_STARTED[error.code ?? ''] ?? 'try fewer workers (data.workers); 0 need no process';
+  return new FailureError(`a decoding process could not be started: ${error.message}; ${why}`, { cause: error });
 }
 
 function closedError(): Error {

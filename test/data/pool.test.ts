@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -154,6 +154,107 @@ test('a process that dies is an error for all jobs that wait, and for later ones
   }
 });
 
+test('a process that cannot be started is an error for all jobs that wait, and for later ones', async (t) => {
+  const spawn = t.mock.method(ChildProcess.prototype as unknown as { spawn(options: object): number }, 'spawn', () => {
+    throw Object.assign(new Error('spawn node ENOMEM'), { code: 'ENOMEM' });
+  });
+  const reason = /could not be started: spawn node ENOMEM; memory ran out: use fewer workers/;
+  const job = { kind: 'photo', path: 'one.png', size: 8, channels: 3 } as const;
+  const pool = new DecodePool(2);
+  for (const outcome of await Promise.allSettled([pool.run(job), pool.run(job)])) {
+    assert.ok(outcome.status === 'rejected' && outcome.reason instanceof FailureError);
+    assert.match(outcome.reason.message, reason);
+  }
+  assert.equal(spawn.mock.callCount(), 1);
+  await assert.rejects(pool.run(job), reason);
+  await pool.close();
+});
+
+test('where no more files can be opened the message says so', async (t) => {
+  const program = put(
+    join(temporaryFolder(t), 'opens.mjs'),
+    `import { openSync } from 'node:fs';
+     import { DecodePool } from ${JSON.stringify(POOL)};
+     const pool = new DecodePool(2);
+     try { for (;;) openSync('/dev/null'); } catch {}
+     const job = { kind: 'photo', path: 'one.png', size: 8, channels: 3 };
+     for (const { reason } of await Promise.allSettled([pool.run(job), pool.run(job)])) console.log(reason.name, reason.message);
+     await pool.close();
+     console.log('closed');`,
+  );
+  const said = execFileSync('sh', ['-c', 'ulimit -n 100; exec "$0" "$1"', process.execPath, program], {
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  assert.match(
+    said,
+    /^(FailureError a decoding process could not be started: spawn .* EMFILE; .*raise `ulimit -n`, or use fewer .*\n){2}closed\n$/,
+  );
+});
+
+test('an answer that makes no sense is an error of its job, not the end of the program', async (t) => {
+  const folder = temporaryFolder(t);
+  const job = { kind: 'photo', path: 'one.png', size: 8, channels: 3 } as const;
+  const place = { into: new Uint8Array(new SharedArrayBuffer(192)), mirrored: false };
+  for (const [answers, error] of [
+    ['undefined', TypeError],
+    ['orders.map(({ id }) => ({ id, pixels: new Uint8Array(193) }))', RangeError],
+  ] as const) {
+    const answer = `process.on('message', ({ region, position, orders }) => process.send({ region, position, answers: ${answers} }));`;
+    const pool = new DecodePool(1, { script: pathToFileURL(put(join(folder, 'answers.mjs'), answer)) });
+    await assert.rejects(pool.run(job, place), error);
+    await assert.rejects(pool.run(job, place), error);
+    await pool.close();
+  }
+});
+
+test('a process that a signal ends before its first answer is started again, once', async (t) => {
+  const folder = temporaryFolder(t);
+  const [path] = await corpus(folder, 1);
+  const job = { kind: 'photo', path: path!, size: 16, channels: 3 } as const;
+  const starts = join(folder, 'starts');
+  const dies = (when: string, signal: string): { script: URL } => ({
+    script: pathToFileURL(
+      put(
+        join(folder, 'dies.mjs'),
+        `import { appendFileSync, readFileSync } from 'node:fs';
+         const kill = () => { process.kill(process.pid, '${signal}'); return new Promise(() => setInterval(() => {}, 1000)); };
+         appendFileSync(${JSON.stringify(starts)}, '.');
+         const starts = readFileSync(${JSON.stringify(starts)}, 'utf8').length;
+         ${when}
+         await import(${JSON.stringify(WORKER)});
+         let messages = 0;
+         process.on('message', () => {
+           if (++messages < 3 || ${when !== ''}) return;
+           process.removeAllListeners('SIGTERM');
+           kill();
+         });`,
+      ),
+    ),
+  });
+  const whole = new DecodePool(0);
+  const expected = await whole.run(job);
+  for (const [when, signal, reason, count] of [
+    ['if (starts === 1) await kill();', 'SIGTERM', undefined, 2],
+    ['if (starts === 1) await kill();', 'SIGINT', undefined, 2],
+    ['if (starts === 1) await kill();', 'SIGHUP', undefined, 2],
+    ['await kill();', 'SIGTERM', /died while it was at .*0\.png.*ended by SIGTERM/, 2],
+    ['if (starts === 1) await kill();', 'SIGKILL', /ended by SIGKILL/, 1],
+    ['', 'SIGTERM', /ended by SIGTERM/, 1],
+  ] as const) {
+    put(starts, '');
+    const pool = new DecodePool(1, dies(when, signal));
+    const outcomes = [];
+    for (let i = 0; i < 3; i++) outcomes.push(...(await Promise.allSettled([pool.run(job), pool.run(job)])));
+    await pool.close();
+    assert.equal(readFileSync(starts, 'utf8').length, count, when);
+    for (const outcome of outcomes) if (outcome.status === 'fulfilled') assert.deepEqual(outcome.value, expected);
+    if (reason === undefined) assert.equal(outcomes.filter(({ status }) => status === 'fulfilled').length, 6);
+    else assert.match(String(outcomes.findLast((outcome) => outcome.status === 'rejected')?.reason), reason);
+  }
+  await whole.close();
+});
+
 test('a program that forgets to close its pool still ends, with its work done', async (t) => {
   const folder = temporaryFolder(t);
   const [path] = await corpus(folder, 1);
@@ -199,6 +300,38 @@ test('signals leave the processes alone; when their program is killed, they end'
   const closed = once(child, 'close');
   child.kill('SIGKILL');
   await closed;
+});
+
+test('processes are not for a debugger, and have few threads', { timeout: 60_000 }, async (t) => {
+  const tells = `process.on('message', ({ region, position, orders }) => {
+    const failure = [process.env.NODE_OPTIONS, process.env.UV_THREADPOOL_SIZE].join('|');
+    process.send({ region, position, answers: orders.map(({ id }) => ({ id, failure })) });
+  });`;
+  const script = pathToFileURL(put(join(temporaryFolder(t), 'tells.mjs'), tells));
+  const { NODE_OPTIONS, UV_THREADPOOL_SIZE } = process.env;
+  t.after(() => {
+    Object.assign(process.env, { NODE_OPTIONS, UV_THREADPOOL_SIZE });
+    if (NODE_OPTIONS === undefined) delete process.env.NODE_OPTIONS;
+    if (UV_THREADPOOL_SIZE === undefined) delete process.env.UV_THREADPOOL_SIZE;
+  });
+  for (const [options, threads, found] of [
+    ['--inspect-brk=127.0.0.1:0', '64', '|4'],
+    ['--no-warnings --inspect=127.0.0.1:0 --title="a --inspect b"', '3', '--no-warnings --title="a --inspect b"|3'],
+    ['--inspect-port 0 --no-warnings', '', '--no-warnings|4'],
+  ] as const) {
+    Object.assign(process.env, { NODE_OPTIONS: options, UV_THREADPOOL_SIZE: threads });
+    const pool = new DecodePool(1, { script, graceMs: 100 });
+    t.after(() => pool.close());
+    await assert.rejects(pool.run({ kind: 'photo', path: 'a.png', size: 8, channels: 3 }), { message: found });
+  }
+});
+
+test('close ends a process that does not end by itself', { timeout: 60_000 }, async (t) => {
+  const folder = temporaryFolder(t);
+  const script = pathToFileURL(put(join(folder, 'stays.mjs'), "process.on('message', () => {}); setInterval(() => {}, 1000);"));
+  const pool = new DecodePool(1, { script, graceMs: 100 });
+  const job = pool.run({ kind: 'photo', path: 'a.png', size: 8, channels: 3 });
+  await Promise.all([pool.close(), assert.rejects(job, /closed/)]);
 });
 
 test('a number of processes that makes no sense is refused', () => {
