@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * What a shell starts. Pictures that other processes decoded are taken over in libuv's threads, of which a process has four unless the environment says
- * otherwise before the first is used; Node's loader of ES modules uses them before a line of ours runs, so this file alone is CommonJS. `main.js` by itself does the same, with four.
+ * What a shell starts. Of libuv's threads, which read and write files (pictures that other processes have decoded too, a message's in one thread), a process has
+ * four unless the environment says otherwise before the first is used; Node's loader of ES modules uses them before a line of ours runs, so this file alone is
+ * CommonJS. `main.js` by itself does the same, with four.
  */
 import os = require('node:os');
 

@@ -1,4 +1,4 @@
-/** The file that a shell starts: the threads that pictures are decoded in are as many as there are cores, unless the user has said. */
+/** The file that a shell starts: libuv's threads, which read what other processes have decoded, are as many as there are cores, unless the user has said. */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
