@@ -142,6 +142,9 @@ test('ten in a row stop the run, and the last good checkpoint stands', async () 
   assert.ok(newest && newest.images <= 8 * BATCH, `a checkpoint of spoilt tensors was made: ${newest?.images}`);
 });
 
+/** Holds this thread up, in milliseconds. */
+const pause = (time: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, time);
+
 test('a disk that takes no checkpoint does not stop training; at the end it is an error, unless room was made', async () => {
   // A file where the folder of checkpoints should be: every write fails, as on a full disk.
   const block = (path: string): void => writeFileSync(join(path, 'checkpoints'), '');
@@ -164,7 +167,13 @@ test('a disk that takes no checkpoint does not stop training; at the end it is a
   const never = await run('never', { ...often, onEvent: onEvent(false) });
   assert.ok(never.error instanceof DiskError, String(never.error));
   blocked = false;
-  const stop = await run('stop', { settings: { checkpoint: { minutes: 0, onError: 'stop' } }, onEvent: onEvent(false) });
+  const stop = await run('stop', {
+    settings: { checkpoint: { minutes: 0, onError: 'stop' } },
+    onEvent: (event, path) => {
+      onEvent(false)(event, path);
+      pause(100); // the thread that writes shall have failed before the run is over, on a busy machine too
+    },
+  });
   assert.ok(stop.error instanceof DiskError, String(stop.error));
   assert.ok(stop.lines.length < never.lines.length, 'by the other policy it stops at once');
 });
