@@ -202,7 +202,7 @@ async function describeAddons(libtorch, first, env) {
     },
     {
       path: build('dsd_pictures.node'),
-      files: await sources('native/pictures'),
+      files: [...(await sources('native/pictures')), 'native/vector-widths.h'],
       // Weights are Pillow's to the bit on every processor: a product and a sum are two roundings.
       flags: [...standard, node, '-ffp-contract=off'],
       link: [...first, '-shared'],

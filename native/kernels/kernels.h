@@ -2,18 +2,12 @@
 #pragma once
 
 #include "../optional.h"
+#include "../vector-widths.h"
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
-
-// Inner loops (in files of this folder, which are built with -O3) are compiled once for each width of vector and chosen when the addon is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define DSD_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define DSD_VECTOR
-#endif
 
 namespace dsd {
 

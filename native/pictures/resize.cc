@@ -2,17 +2,12 @@
 // rounding to 8 bits between the horizontal and the vertical pass.
 #include "resize.h"
 
+#include "../vector-widths.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
-
-// The loops are compiled once for each width of vector and chosen when the addon is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define DSD_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define DSD_VECTOR
-#endif
 
 namespace dsd {
 namespace {

@@ -253,11 +253,10 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
     // Cure 1: with gradient into the target the cheapest way down is to shrink the latent's variance (E tr Var(z | z_t) falls), so z2 is cut off.
     const z = repeat(config.stopGradient ? stopGradient(z2) : z2);
     // Cure 2: a velocity target contains eps, of full rank, and drives the predictor's rank above its target's; a clean one lets it be a low-rank filter.
-    const target = config.target === 'velocity' ? z.sub(eps) : z;
-    const goal = target.reshape(B * k, N, C);
+    const target = (config.target === 'velocity' ? z.sub(eps) : z).reshape(B * k, N, C);
     if (weights.denoise > 0) {
       const { weighting } = config.time;
-      terms.denoise = weighting > 0 ? weightedError(predicted.prediction, goal, t, weighting) : mseLoss(predicted.prediction, goal);
+      terms.denoise = weighting > 0 ? weightedError(predicted.prediction, target, t, weighting) : mseLoss(predicted.prediction, target);
     }
 
     // --- align: an early denoiser layer looks like a late teacher layer. The teacher is the goal, not a party: stop-gradient.

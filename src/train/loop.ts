@@ -1,18 +1,18 @@
 /** The loop: batches in, steps, and at their cadences metrics, held-out measurements, weights with grids, checkpoints. Prints nothing; reports. */
-import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { DivergedError, FailureError, InterruptedError } from '../core/errors.js';
 import { type Batch, type Loader, pictureNumbers } from '../data/loader.js';
 import type { DataSet } from '../data/source.js';
 import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
 import { measureReconstruction } from '../eval/reconstruction.js';
 import { DiskError } from '../io/disk.js';
-import { type Device, type DType, isOutOfMemory, memory, synchronize, workAhead } from '../torch/index.js';
+import { type Device, type DType, isOutOfMemory, memory, synchronize } from '../torch/index.js';
 import { modelCard } from './card.js';
 import type { CheckpointState } from './checkpoints.js';
 import type { RunConfig } from './config.js';
 import { coderOf, drawGrids } from './grids.js';
 import type { Accumulator, Evaluation, LogLine } from './metrics.js';
 import type { Origin } from './origin.js';
+import { deviceWaited, pace } from './pace.js';
 import type { RunFolder } from './run.js';
 import { SaveError, Saver, type Written } from './saver.js';
 import { due, learningRate, passes } from './schedule.js';
@@ -59,8 +59,6 @@ const MOST_SKIPPED = 10;
 const MOST_TOLD = 20;
 const MOST_PATHS = 8;
 const EVALUATION_BATCH = 128;
-/** Steps that the device has before it while the next one is prepared: enough that it never waits, and few, so that stopping does not. */
-export const AHEAD = 2;
 /** At most so many held-out pictures are measured at a cadence; the end of a run measures all. */
 const EVALUATED = 512;
 
@@ -136,8 +134,7 @@ export class TrainingLoop {
     const { config, stepper, accumulator } = this.parts;
     const { log, train } = config;
     const batch = await this.nextBatch();
-    // While the device has steps to do, a wait is nobody's but this thread's.
-    if (workAhead() === 0) this.waited += batch.waitedMs;
+    this.waited += deviceWaited(batch);
     const { micro, uncaptured } = stepper;
     accumulator.add(stepper.step(batch, this.images));
     batch.release?.();
@@ -152,9 +149,7 @@ export class TrainingLoop {
     if (due(log.evaluate, before, this.images) && !last) await this.aside(() => this.evaluate(EVALUATED));
     if (due(log.save, before, this.images) && !last) await this.aside(() => this.sound('weights and grids', () => this.save()));
     await this.checkpointIfDue(last);
-    await turn(); // lets signal handlers run, and the thread that saves report
-    // Asleep and not in a call that waits: the processes that decode are given their work by this one.
-    while (workAhead() > AHEAD) await sleep(1);
+    await pace();
   }
 
   /** Where there is none (a broken picture, mostly), what was trained up to here is kept before the run ends. */

@@ -12,6 +12,8 @@ import { NO_PEER, type PeerMode, runPeer } from './against.js';
 import { type StepProfile, showProfile, stepProfile } from './kernels.js';
 import { gibibytes, markdown, percent, shown, spread } from './report.js';
 import {
+  type Captured,
+  capturedOf,
   clock,
   describeModel,
   describePeak,
@@ -46,7 +48,7 @@ export interface SampleRow {
   readonly memory: number | null;
   readonly reserved: number | null;
   /** Whether the network's calls were replays of captured ones, or why not; null on a CPU. */
-  readonly captured: true | string | null;
+  readonly captured: Captured;
   readonly profile: StepProfile | null;
 }
 
@@ -80,7 +82,7 @@ export async function benchSample(flags: SampleFlags, loadBefore: number): Promi
     rows.push({
       ...{ batch: size, times, imagesPerSecond: rate, mfu: mfuOf(rate, passes, forwardFlops(work.model), peak) },
       ...(device === 'cpu' ? { memory: null, reserved: null } : { memory: cudaPeak, reserved: cudaReserved }),
-      captured: device === 'cpu' ? null : (sampler.uncaptured ?? true),
+      captured: capturedOf(device, sampler),
       profile: flags.profile ? stepProfile(profile(draw), 1, times.median) : null,
     });
     sampler.dispose();

@@ -17,6 +17,7 @@ import { noisePictures, type Range, range } from '../measure.js';
 import { print, printJson } from '../output.js';
 import { figure, short, table } from '../text.js';
 import { spread } from './report.js';
+import { type Captured, capturedOf } from './work.js';
 
 export interface Saving {
   readonly bytes: number;
@@ -27,7 +28,7 @@ export interface Saving {
   readonly stepDeterministic: number;
   readonly stepDeterministicRange: Range;
   /** Whether the timed steps were replays of a captured one, or why not; null on a CPU. */
-  readonly captured: true | string | null;
+  readonly captured: Captured;
   /** Training stands still while the state is copied into memory. */
   readonly held: number;
   /** A checkpoint written while nothing else is done, and the same files copied and synced. */
@@ -161,7 +162,7 @@ export async function measureSaving({ preset, batch, device, compute, folder, re
     return {
       ...{ step: usual, stepRange: range(anyBits), stepDeterministic: median(sameBits), stepDeterministicRange: range(sameBits) },
       ...{ bytes, held: median(held), write: median(writes), copy: median(copies) },
-      captured: device === 'cpu' ? null : (timed.uncaptured ?? (config.train.graph || 'train.graph is false')),
+      captured: capturedOf(device, timed, config.train.graph),
       ...{ writeBeside: (beside?.milliseconds ?? Number.NaN) / 1000, slowed },
     };
   } finally {

@@ -1,12 +1,11 @@
 /** `dsd bench train`: training steps of a preset's network on this device, by recipe, beside the same work in PyTorch. */
-import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { type Batch, Loader } from '../../data/loader.js';
 import { openData } from '../../data/open.js';
 import type { DataSet } from '../../data/source.js';
 import { countParameters, forwardFlops } from '../../dsd/sizes.js';
-import { memory, profile, scope, workAhead } from '../../torch/index.js';
+import { memory, profile, scope } from '../../torch/index.js';
 import type { RunSettings } from '../../train/config.js';
-import { AHEAD } from '../../train/loop.js';
+import { deviceWaited, pace } from '../../train/pace.js';
 import { passes } from '../../train/schedule.js';
 import { Stepper } from '../../train/step.js';
 import type { Engine } from '../engine.js';
@@ -17,6 +16,8 @@ import { NO_PEER, type PeerAnswers, type PeerMode, type PeerResult, runPeer } fr
 import { type StepProfile, showProfile, stepProfile } from './kernels.js';
 import { gibibytes, markdown, percent, shown, spread } from './report.js';
 import {
+  type Captured,
+  capturedOf,
   clock,
   describeModel,
   describePeak,
@@ -78,7 +79,7 @@ export interface TrainRow {
   /** What the process holds of the device: also the memory of a captured step, which no peak of tensors shows. */
   readonly reserved: number | null;
   /** Whether the timed steps were replays of a captured one, or why not; null on a CPU. */
-  readonly captured: true | string | null;
+  readonly captured: Captured;
   readonly parameters: number;
   /** Seconds from the start of this process, less what the peer took, to the end of the first step; of the first row only. */
   readonly first: number | null;
@@ -190,10 +191,9 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
     const began = performance.now();
     for (let i = 0; i < steps; i++) {
       const pictures = await next();
-      if (workAhead() === 0) waited += pictures.waitedMs;
+      waited += deviceWaited(pictures);
       step(pictures);
-      await turn();
-      while (workAhead() > AHEAD) await sleep(1); // as in training: what decodes is given its work meanwhile
+      await pace();
     }
     waitFor(device);
     const took = performance.now() - began;
@@ -208,7 +208,7 @@ async function measure(work: Work, recipe: Recipe, { engine, steps, flags, set, 
       ...{ recipe, deterministic: flags.deterministic, batch, microBatch: stepper.micro, times, imagesPerSecond: rate },
       ...{ backToBack: (batch * steps * 1000) / took, passes: of, mfu: mfuOf(rate, of, forwardFlops(work.model), peak) },
       ...(device === 'cpu' ? { memory: null, reserved: null } : { memory: cudaPeak, reserved: cudaReserved }),
-      captured: device === 'cpu' ? null : (stepper.uncaptured ?? (train.graph || 'train.graph is false')),
+      captured: capturedOf(device, stepper, train.graph),
       ...{ parameters: countParameters(work.model).model, first, dataWait: set ? waited / took : null, loss },
       profile: profiled ? stepProfile(profiled, PROFILED, took / steps) : null,
     };

@@ -93,6 +93,13 @@ export const mfuOf = (imagesPerSecond: number, passes: number, forward: number, 
 
 export const waitFor = (device: string): void => (device === 'cpu' ? undefined : synchronize());
 
+/** Whether what was timed were replays of captured work, or why not; null on a CPU. */
+export type Captured = true | string | null;
+
+/** @param asked of training: train.graph */
+export const capturedOf = (device: string, { uncaptured }: { readonly uncaptured: string | undefined }, asked = true): Captured =>
+  device === 'cpu' ? null : (uncaptured ?? (asked || 'train.graph is false'));
+
 /** So that what a row of a table holds of the GPU does not contain what those before it held. */
 export function resetMemory(): void {
   emptyCache();
