@@ -154,11 +154,21 @@ napi_value strides(Args& a) { return integers(a.env, a.tensor(0, "self").strides
 napi_value dtype(Args& a) { return make_number(a.env, static_cast<int>(a.tensor(0, "self").scalar_type())); }
 napi_value device(Args& a) { return make_string(a.env, a.tensor(0, "self").device().str()); }
 
+// Of a tensor outside of scopes, beside its elements: libtorch's objects for it, its reference and its places in the tables. Without it the
+// collector would see a few bytes of JavaScript for each of many small tensors, and find no reason to look for those that have grown old.
+constexpr int64_t bytes_beside_elements = 768;
+
+void weigh(napi_env env, int64_t change) {
+  int64_t total;
+  check(env, napi_adjust_external_memory(env, change, &total));
+}
+
 void forget(Args& a, double handle) {
   auto object = a.bridge.objects.find(handle);
   if (object == a.bridge.objects.end()) return;
   napi_delete_reference(a.env, object->second);
   a.bridge.objects.erase(object);
+  weigh(a.env, -bytes_beside_elements);
 }
 
 napi_value dispose(Args& a) {
@@ -188,7 +198,7 @@ void free_orphans(Args& a) {
   }
   a.bridge.report_external_memory();
   a.bridge.sweep_at_external = a.bridge.external + (int64_t(256) << 20);
-  a.bridge.sweep_at_count = std::max<size_t>(1 << 16, 2 * a.bridge.objects.size());
+  a.bridge.sweep_at_count = a.bridge.objects.size() + (1 << 16);
 }
 
 // adopt(handle, object): from now on the tensor lives as long as the object; false if there is no such tensor or it has an object already.
@@ -202,6 +212,7 @@ napi_value adopt(Args& a) {
     napi_ref reference;
     check(a.env, napi_create_reference(a.env, a.values[1], 0, &reference));
     a.bridge.objects.emplace(handle, reference);
+    weigh(a.env, bytes_beside_elements);
     if (a.bridge.external > a.bridge.sweep_at_external || a.bridge.objects.size() > a.bridge.sweep_at_count) free_orphans(a);
   }
   return make_boolean(a.env, is_new);
