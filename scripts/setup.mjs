@@ -129,14 +129,14 @@ function isSystem(libtorch) {
 }
 
 async function compileTypeScript() {
-  const sources = ['src', 'bench', 'test'].flatMap((folder) => filesUnder(join(root, folder)).filter((path) => /\.c?ts$/.test(path)));
+  const sources = ['src', 'bench', 'test'].flatMap((folder) => filesUnder(join(root, folder)).filter((path) => /\.ts$/.test(path)));
   const facts = [...sources, join(root, 'tsconfig.json'), join(root, 'package-lock.json')].map((path) => {
     const { mtimeMs, size } = statSync(path);
     return `${relative(root, path)} ${mtimeMs} ${size}`;
   });
   const stamp = join(root, 'dist', '.dsd-stamp');
   const wanted = hash(facts);
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted && existsSync(join(root, 'dist/src/cli/dsd.cjs'))) return;
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted && existsSync(join(root, 'dist/src/cli/main.js'))) return;
   await step('TypeScript', async () => {
     rmSync(stamp, { force: true });
     run([process.execPath, join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', root], 'The lines above say where.');

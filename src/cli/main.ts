@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /**
- * The `dsd` command, as `dsd.cts` starts it; links made before there was that file start it here. It loads a command's own file only when that command is
- * meant, so help needs neither the engine, nor sharp, nor zod.
+ * The `dsd` command. It loads a command's own file only when that command is meant, so help needs neither the engine, nor sharp, nor zod.
  */
 import { nearest, UsageError } from '../core/errors.js';
 import { COMMANDS } from './commands.js';

@@ -98,7 +98,7 @@ test('train leaves a run folder, says on stderr what it did, on stdout what came
   assert.match(stderr, /^floor +\d+\.\d\d dB by per-patch PCA/m);
   assert.match(stderr, /^at 128: PSNR .* dB \(PCA .* dB\), effective rank \d\.\d of 7$/m);
   assert.match(stdout, /^PSNR +\d+\.\d\d dB on 12 held-out pictures; per-patch PCA of equal width \d+\.\d\d dB$/m);
-  assert.match(stdout, /^next +node .*dsd\.cjs sample run$/m);
+  assert.match(stdout, /^next +node .*main\.js sample run$/m);
   assert.match(stdout, /^trained +128 pictures in /m);
 });
 

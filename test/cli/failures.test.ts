@@ -308,7 +308,7 @@ test('an engine that was never built: what needs none works, what does says what
   const home = new URL('../../../', import.meta.url);
   cpSync(new URL('package.json', home), join(root, 'package.json'));
   symlinkSync(new URL('node_modules', home), join(root, 'node_modules'));
-  const main = join(root, 'dist', 'src', 'cli', 'dsd.cjs');
+  const main = join(root, 'dist', 'src', 'cli', 'main.js');
   const info = await run(['info', 'run'], { main });
   assert.equal(info.code, 0, info.stderr);
   const sample = await run(['sample', 'run'], { main });
@@ -331,7 +331,7 @@ test('Ctrl-C or SIGTERM: the step is finished, all is kept, exit 75, and the run
     assert.match(stderr, new RegExp(`${signal}: finishing the step and saving`));
     assert.match(
       stderr,
-      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; nothing is lost\\. To go on: node \\S+dsd\\.cjs train --resume ${out}\n$`),
+      new RegExp(`stopped after [\\d,]+ of 10,000,000 pictures; nothing is lost\\. To go on: node \\S+main\\.js train --resume ${out}\n$`),
     );
     assert.equal((await run(['info', out])).code, 0);
     const stopped = Number(/stopped after ([\d,]+)/.exec(stderr)?.[1]?.replaceAll(',', ''));

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { encodePng } from '../../src/data/picture.js';
 
-export const MAIN = fileURLToPath(new URL('../../src/cli/dsd.cjs', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 export interface Ended {
   readonly code: number | null;

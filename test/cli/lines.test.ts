@@ -174,8 +174,8 @@ test('the next command is written as this one was, and for a shell', () => {
   assert.equal(invocation('/usr/local/bin/dsd', '/home/me'), 'dsd');
   assert.equal(invocation('/home/me/dsd/node_modules/.bin/dsd', '/home/me/dsd'), 'npx dsd');
   assert.equal(invocation('/home/me/.npm/_npx/25384ee8/node_modules/.bin/dsd', '/home/me'), 'npx dsd');
-  assert.equal(invocation('/home/me/dsd/dist/src/cli/dsd.cjs', '/home/me/dsd'), 'node dist/src/cli/dsd.cjs');
-  assert.equal(invocation('/opt/my dsd/dsd.cjs', '/home/me'), `node '/opt/my dsd/dsd.cjs'`);
+  assert.equal(invocation('/home/me/dsd/dist/src/cli/main.js', '/home/me/dsd'), 'node dist/src/cli/main.js');
+  assert.equal(invocation('/opt/my dsd/main.js', '/home/me'), `node '/opt/my dsd/main.js'`);
   assert.equal(quoted(`it's`), `'it'\\''s'`);
 });
 

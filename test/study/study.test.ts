@@ -32,7 +32,7 @@ test('interrupted it keeps what is finished; the same command goes on, and leave
   const stopped = exits(await running.ended, 75);
   assert.match(
     stopped.stderr,
-    /stopped with [123] of 4 runs finished, which are kept in 'out'\. To go on: .*dsd\.cjs study collapse .*--out out/,
+    /stopped with [123] of 4 runs finished, which are kept in 'out'\. To go on: .*main\.js study collapse .*--out out/,
   );
   const kept = results();
   assert.ok(kept.length >= 1 && kept.length < 4, `${kept}`);
