@@ -1,7 +1,7 @@
 /** `dsd info`: what a weights file, a run or a preset is. Reads files only: no engine is loaded. */
 import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
-import { DATA_NAMES, DATA_SHAPES } from '../data/open.js';
+import { shapeOf } from '../data/open.js';
 import { compression, countParameters, forwardFlops, type ModelConfig, mostRank, patchValues, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, type RunConfig, resolveConfig, settingNames } from '../train/config.js';
@@ -36,7 +36,7 @@ export const info = defineCommand({
 function showPreset(name: string, json: boolean): void {
   const preset = findPreset(name);
   const config = resolveConfig(preset.settings);
-  const model = modelConfig(config, shapeOf(config.data.source));
+  const model = modelConfig(config, shapeOf(config.data.source, IMAGENET));
   const sizes = sizesOf(model, config);
   if (json) {
     printJson({ preset: name, about: preset.about, cost: preset.cost, expect: preset.expect, ...sizes, config });
@@ -47,11 +47,8 @@ function showPreset(name: string, json: boolean): void {
   print('', ...table(describe(sizes)), '', ...settings(config));
 }
 
-/** Colours and classes are the data's to say. ImageNet has no name here: it is a folder, and what it has inside is well known. */
-function shapeOf(source: string): { readonly channels: 1 | 3; readonly classes: number } {
-  const name = DATA_NAMES.find((known) => known === source);
-  return name ? DATA_SHAPES[name] : { channels: 3, classes: 1000 };
-}
+/** Of ImageNet, which has no name here: it is a folder, and what it has inside is well known. */
+const IMAGENET = { channels: 3, classes: 1000 } as const;
 
 function showModel(path: string, json: boolean): void {
   if (!disk.exists(path) && Object.hasOwn(PRESETS, path))

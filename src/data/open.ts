@@ -10,11 +10,20 @@ import type { DataSet } from './source.js';
 /** Data sets with a name; anything else is the path of a folder. A folder of such a name is meant by `./name`. */
 export const DATA_NAMES = ['openmoji', 'fashion-mnist'] as const;
 
-/** What is known of the sets with a name without reading a picture: a picture's channels, and the number of classes. */
-export const DATA_SHAPES: Readonly<Record<(typeof DATA_NAMES)[number], { readonly channels: 1 | 3; readonly classes: number }>> = {
+/** What a network has to know of its data: a picture's channels, and the number of classes. */
+export interface DataShape {
+  readonly channels: 1 | 3;
+  readonly classes: number;
+}
+
+const SHAPES: Readonly<Record<string, DataShape>> = {
   openmoji: { channels: 3, classes: 9 },
   'fashion-mnist': { channels: 1, classes: 10 },
-};
+} satisfies Record<(typeof DATA_NAMES)[number], DataShape>;
+
+/** The shape of a set with a name, without reading a picture; of a folder what is `usual`. */
+export const shapeOf = (source: string, usual: DataShape): DataShape =>
+  Object.hasOwn(SHAPES, source) ? (SHAPES[source] as DataShape) : usual;
 
 export interface DataOptions extends Omit<FolderOptions, 'channels'> {
   /** Pixels a side, 8 to 1024. */

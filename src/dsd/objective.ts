@@ -20,8 +20,8 @@ export interface ObjectiveConfig {
   readonly targetEncoder: 'ema' | 'online' | 'frozen';
   /** `noised`: z_t = t zc + (1 - t) eps. `clean`: zc itself at t = 1, which is self-distillation. */
   readonly input: 'noised' | 'clean';
-  /** Whether the diffusion loss reaches the encoder through z_t. */
-  readonly gradientIntoInput: boolean;
+  /** Share, 0 to 1, of its gradient with which the diffusion loss reaches the encoder through z_t. */
+  readonly gradientIntoInput: number;
   /** Share of patches hidden from the online encoder on every second picture (even global index); 0: no mask. */
   readonly mask: number;
   /** k: denoising passes for one encoding. */
@@ -60,7 +60,15 @@ export const PARADIGMS = {
   /** Clean target from the EMA encoder on the full view, input from the online encoder on a masked one: stable. */
   dsd: { target: 'clean', stopGradient: true, targetEncoder: 'ema', input: 'noised' },
   /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
-  naive: { target: 'velocity', stopGradient: false, targetEncoder: 'online', input: 'noised', mask: 0, time: { weighting: 0 } },
+  naive: {
+    target: 'velocity',
+    stopGradient: false,
+    targetEncoder: 'online',
+    input: 'noised',
+    gradientIntoInput: 1,
+    mask: 0,
+    time: { weighting: 0 },
+  },
   /** Latent diffusion, stage one: an autoencoder alone. */
   autoencoder: {
     target: 'clean',
@@ -87,6 +95,7 @@ export const PARADIGMS = {
     stopGradient: true,
     targetEncoder: 'ema',
     input: 'clean',
+    gradientIntoInput: 1,
     time: { weighting: 0 },
     weights: { reconstruction: 0, squared: 0, perceptual: 0 },
   },
@@ -128,6 +137,13 @@ export interface Losses {
 
 /** sg(): the value without its history. */
 const stopGradient = (x: Tensor): Tensor => x.detach();
+
+/** The value with a share of its gradient. */
+const withGradient = (x: Tensor, share: number): Tensor => {
+  if (share === 1) return x;
+  const still = stopGradient(x);
+  return share === 0 ? still : x.sub(still).mul(share).add(still);
+};
 
 /** t' = a t / (1 + (a - 1) t), elementwise. */
 const shifted = (t: Tensor, a: number): Tensor => (a === 1 ? t : t.mul(a).div(t.mul(a - 1).add(1)));
@@ -226,8 +242,9 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
   const drawn = shifted(draws.time.mul(config.time.std).add(config.time.mean).sigmoid(), config.time.shift);
   const t = flat(noised ? drawn : onesLike(drawn)); // (B k)
   const denoising = (): Pass<Denoised> => {
-    // The diffusion loss trains the encoder through its input (inferred from the paper); the switch shows what that is worth.
-    const source = repeat(config.gradientIntoInput ? zc : stopGradient(zc));
+    // The diffusion loss trains the encoder through its input (inferred from the paper). Near t = 1 what it asks of zc is to stay z2, its own average,
+    // and an error weighted by time.weighting asks that loudest: then a small share serves better.
+    const source = repeat(withGradient(zc, config.gradientIntoInput));
     const tt = t.to({ dtype: eps.dtype }).view(B * k, 1, 1);
     const zt = noised ? source.mul(tt).add(eps.mul(tt.neg().add(1))) : source; // (B k, N, C)
     const y = repeat(input.y);

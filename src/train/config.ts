@@ -48,7 +48,8 @@ const schema = z.strictObject({
     stopGradient: z.boolean(),
     targetEncoder: z.enum(['ema', 'online', 'frozen']),
     input: z.enum(['noised', 'clean']),
-    gradientIntoInput: z.boolean(),
+    /** A switch in runs of before. */
+    gradientIntoInput: z.preprocess((given) => (typeof given === 'boolean' ? Number(given) : given), share),
     mask: share,
     passes: upTo(1_000),
     time: z.strictObject({ mean: z.number(), std: positive, shift: positive, weighting: z.number().min(0).max(4).default(0) }),

@@ -16,7 +16,7 @@ const base: RunSettings = {
   model: { latentNorm: true, prototypes: 1024 },
   objective: {
     paradigm: 'dsd',
-    gradientIntoInput: true,
+    gradientIntoInput: 1,
     mask: 0.25,
     passes: 1,
     time: { mean: 0, std: 1, shift: 0.71, weighting: 0 },

@@ -5,7 +5,7 @@ import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { FailureError, UsageError } from '../../src/core/errors.js';
 import { hasIdxFiles, openFashionMnist, openIdx, parseIdx, readIdx } from '../../src/data/idx.js';
-import { DATA_SHAPES } from '../../src/data/open.js';
+import { shapeOf } from '../../src/data/open.js';
 import { idx, put, temporaryFolder } from './corpus.js';
 
 const GREY = { size: 28, channels: 1 } as const;
@@ -157,7 +157,7 @@ test('files that are absent, empty or do not belong together are refused', (t) =
 test('fashion-mnist has its class names, and says how to get it where it is not', (t) => {
   const folder = mnist(temporaryFolder(t), { pack: true });
   const { train, credit } = openFashionMnist(GREY, ['/nowhere', folder]);
-  assert.deepEqual({ channels: train.channels, classes: train.classes.length }, DATA_SHAPES['fashion-mnist']);
+  assert.deepEqual({ channels: train.channels, classes: train.classes.length }, shapeOf('fashion-mnist', { channels: 3, classes: 1 }));
   assert.equal(train.classes[9], 'ankle boot');
   assert.match(credit ?? '', /MIT/);
   assertRefused(

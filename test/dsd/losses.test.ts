@@ -10,8 +10,16 @@ import { type LossName, losses } from '../../src/dsd/objective.js';
 import { type DType, grad, scope, type Tensor } from '../../src/torch/index.js';
 import { assertClose, Fixture, LOSS_CASES, relativeError, stepInput, toyModel } from './fixtures.js';
 
-function run(name: string, dtype: DType, compute: DType = dtype, smooth = false) {
-  const { config: asked, latentNorm } = LOSS_CASES[name] as (typeof LOSS_CASES)[string];
+interface Variant {
+  readonly compute?: DType;
+  /** The squared error in the place of the absolute one. */
+  readonly smooth?: boolean;
+  readonly gradientIntoInput?: number;
+}
+
+function run(name: string, dtype: DType, { compute = dtype, smooth = false, ...over }: Variant = {}) {
+  const { config: usual, latentNorm } = LOSS_CASES[name] as (typeof LOSS_CASES)[string];
+  const asked = { ...usual, ...over };
   const { reconstruction, squared } = asked.weights;
   const config = smooth ? { ...asked, weights: { ...asked.weights, reconstruction: 0, squared: squared + reconstruction } } : asked;
   const input = stepInput(config.passes, dtype);
@@ -20,6 +28,12 @@ function run(name: string, dtype: DType, compute: DType = dtype, smooth = false)
   const networks = { online: online.in(compute), target: teacher.in(compute), frozen: teacher.in(compute), center: input.center };
   const out = losses(networks, input, input.draws, config);
   return { out, weights: online.weights, config };
+}
+
+interface Denoised {
+  readonly loss: Tensor;
+  readonly gradients: readonly (Tensor | null)[];
+  readonly names: readonly string[];
 }
 
 /** Gradient of the oracle for a parameter: whole, or as its product with a probe vector; undefined where it is zero or absent. */
@@ -78,8 +92,8 @@ describe('losses against the oracle', () => {
     // The gradient of L1 is a sign: one of the toy's 2,304 that rounding flips is 4 %, and says nothing. The squared error stands for it.
     test(`${name}, bfloat16: the whole gradient`, () =>
       scope(() => {
-        const exact = run(name, 'float64', 'float64', true);
-        const rough = run(name, 'float32', 'bfloat16', true);
+        const exact = run(name, 'float64', { smooth: true });
+        const rough = run(name, 'float32', { compute: 'bfloat16', smooth: true });
         const gradients = [exact, rough].map(({ out, weights }) =>
           grad([out.total], weights.list(), undefined, { allowUnused: true }).map(
             (g, i) => g?.to({ dtype: 'float64' }) ?? (weights.list()[i] as Tensor).detach().mul(0).to({ dtype: 'float64' }),
@@ -92,6 +106,30 @@ describe('losses against the oracle', () => {
       }));
   }
 });
+
+test('a share of the gradient into the input: the loss as ever, and of its gradient the encoder gets that share, all others the whole', () =>
+  scope(() => {
+    const at = (gradientIntoInput: number): Denoised => {
+      const { out, weights } = run('dsd', 'float64', { gradientIntoInput });
+      const loss = out.terms.denoise as Tensor;
+      return { loss, gradients: grad([loss], weights.list(), undefined, { allowUnused: true }), names: [...weights.tensors.keys()] };
+    };
+    const [whole, some, none] = [at(1), at(0.25), at(0)];
+    let [only, both] = [0, 0];
+    for (const [i, name] of whole.names.entries()) {
+      const [full, part, cut] = [whole, some, none].map(({ gradients }) => gradients[i]?.flatten());
+      if (!full || !part || !cut) {
+        assert.deepEqual([part, cut], [undefined, undefined], name);
+        continue;
+      }
+      assertClose(part, cut.add(full.sub(cut).mul(0.25)).toArray() as Float64Array, 1e-9, name);
+      if (Number(full.norm().item()) === 0) continue;
+      if (Number(cut.norm().item()) === 0) only++;
+      else if (relativeError(full.toArray() as Float64Array, cut.toArray() as Float64Array) > 1e-3) both++;
+    }
+    assertClose(some.loss, whole.loss.toArray() as Float64Array, 1e-12, 'loss');
+    assert.ok(only > 0 && both > 0, `${only} parameters that only the encoder reads, ${both} that all roles do`);
+  }));
 
 /** ARCHITECTURE.md's table: rows of case, loss, then x or . for each column. */
 function reachTable(): { columns: string[]; rows: Map<string, string[]> } {

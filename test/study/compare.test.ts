@@ -7,7 +7,7 @@ import { FailureError, InterruptedError, UsageError } from '../../src/core/error
 import type { DataSet } from '../../src/data/source.js';
 import { countParameters, forwardFlops } from '../../src/dsd/sizes.js';
 import { toSvg } from '../../src/eval/plot.js';
-import { halve, lengths, TOLERANCE, trainedImages, trainingFlops } from '../../src/study/compare/budget.js';
+import { divide, lengths, stageFlops, TOLERANCE, trainedImages } from '../../src/study/compare/budget.js';
 import { drawCases, drawSizes } from '../../src/study/compare/figure.js';
 import { outcome } from '../../src/study/compare/outcome.js';
 import { PARADIGM_PRESETS, paradigmCases } from '../../src/study/compare/paradigms.js';
@@ -36,29 +36,41 @@ const near = (actual: number, expected: number): void =>
   assert.ok(Math.abs(actual / expected - 1) <= TOLERANCE, `${actual} is not within ${TOLERANCE} of ${expected}`);
 
 for (const [name, preset, shape] of [
-  ['cpu', PARADIGM_PRESETS.cpu, { channels: 3, classes: 9 }],
+  ['cpu', PARADIGM_PRESETS.cpu, { channels: 1, classes: 10 }],
   ['gpu', PARADIGM_PRESETS.gpu, { channels: 1, classes: 10 }],
 ] as const)
   test(`two stages have the parameters and the training of one: preset ${name}`, () => {
     for (const split of [0.25, 0.5, 0.75]) {
       const runs = planRuns({ ...one, preset, cases: paradigmCases(split) });
-      const stages = (which: string) => runs.find((run) => run.case === which)!.settings.stages.map(({ config }) => config);
-      const [[dsd], [a, b]] = [stages('dsd') as [never], stages('two-stage') as [never, never]];
+      const stages = (which: string) => runs.find((run) => run.case === which)!.settings.stages;
+      const dsd = stages('dsd')[0]!.config;
       const model = (config: Parameters<typeof modelConfig>[0]) => modelConfig(config, shape);
-      near(countParameters(model(a)).model + countParameters(model(b)).model, countParameters(model(dsd)).model);
-      // By hand: an autoencoder encodes and decodes, forward and backward; a denoiser denoises so, and has a frozen encoder's pass.
-      const cost = (config: Parameters<typeof modelConfig>[0], each: number) => trainedImages(config) * each * forwardFlops(model(config));
-      near(cost(a, 6) + cost(b, 4), cost(dsd, 11.5));
-      near(cost(a, 6) / cost(dsd, 11.5), split);
-      assert.equal(cost(a, 6) + cost(b, 4), trainingFlops(a) + trainingFlops(b));
-      assert.equal(passes((dsd as { objective: never }).objective), 11.5);
+      const forward = (config: Parameters<typeof modelConfig>[0]) => forwardFlops(model(config));
+      const { depth } = dsd.model;
+      for (const [which, first] of [
+        ['two-stage', depth / 2],
+        ['two-stage-deep', depth / 4],
+      ] as const) {
+        const both = stages(which);
+        const [a, b] = both.map(({ config }) => config) as [typeof dsd, typeof dsd];
+        assert.deepEqual([a.model.depth, b.model.depth], [first, depth - first]);
+        near(countParameters(model(a)).model + countParameters(model(b)).model, countParameters(model(dsd)).model);
+        // By hand: an autoencoder encodes and decodes, forward and backward; a denoiser denoises so, and has a frozen encoder's pass.
+        const costs = [trainedImages(a) * 6 * forward(a), trainedImages(b) * (3 * forward(b) + forward(a))] as const;
+        const whole = trainedImages(dsd) * 11.5 * forward(dsd);
+        near(costs[0] + costs[1], whole);
+        near(costs[0] / whole, split);
+        assert.deepEqual([stageFlops(both, 0), stageFlops(both, 1)], costs);
+        assert.equal(stageFlops(stages('dsd'), 0), whole);
+      }
+      assert.equal(passes(dsd.objective), 11.5);
     }
   });
 
 test('what a case is of is in its settings, and the rest is the same', () => {
   const runs = planRuns({ ...one, preset: PARADIGM_PRESETS.cpu, cases: CASES });
   const settings = new Map(runs.map((run) => [run.case, run.settings.stages[0]!.config]));
-  assert.deepEqual([...settings.keys()], ['dsd', 'label-free', 'naive', 'naive-norm', 'two-stage', 'self-distillation']);
+  assert.deepEqual([...settings.keys()], ['dsd', 'label-free', 'naive', 'naive-norm', 'two-stage', 'two-stage-deep', 'self-distillation']);
   assert.deepEqual(
     [...settings.values()].map(({ objective, model }) => [objective.paradigm, objective.labels, model.latentNorm]),
     [
@@ -66,6 +78,7 @@ test('what a case is of is in its settings, and the rest is the same', () => {
       ['dsd', false, true],
       ['naive', true, false],
       ['naive', true, true],
+      ['autoencoder', true, true],
       ['autoencoder', true, true],
       ['self-distillation', false, true],
     ],
@@ -87,9 +100,9 @@ test('what a case is of is in its settings, and the rest is the same', () => {
 test('a budget that cannot be met is refused, with what to change', () => {
   const config = (over: RunSettings) => resolveConfig(findPreset('toy').settings, over);
   assert.throws(
-    () => halve(config({ model: { width: 32, depth: 1, hidden: 16 } })),
+    () => divide(config({ model: { width: 32, depth: 1, hidden: 16 } }), 0.5),
     (error: Error) =>
-      error instanceof UsageError && /no two networks of 1 blocks have together the [\d,]+ parameters.*model\.depth/.test(error.message),
+      error instanceof UsageError && /no two networks of 1 and 1 blocks have together the [\d,]+ parameters.*model\.depth/.test(error.message),
   );
   const long = config({ train: { images: 512, batch: 512 } });
   const first = config({ objective: { paradigm: 'autoencoder' }, train: { images: 512, batch: 512 } });
@@ -174,7 +187,7 @@ test('a report has every case, every seed, what was compared and how it was judg
   assert.match(text, /^Not finished: 2 of 10 runs/m);
   assert.equal(text.match(/^\| DSD +\| [12] /gm)?.length, 2, 'a row a seed');
   assert.equal(summaries.length, 5);
-  const data = 'openmoji-16px';
+  const data = 'fashion-mnist-32px';
   assert.deepEqual(files, [`figure-${data}.svg`, `figure-${data}.png`, `samples-${data}.png`, 'table.md', 'study.json']);
   const document = JSON.parse(readFileSync(join(folder, 'report', 'study.json'), 'utf8')) as {
     runs: object[];

@@ -14,7 +14,15 @@ const exits = (ended: Ended, code: number): Ended => {
 };
 
 const set = (...settings: string[]): string[] => settings.flatMap((setting) => ['--set', setting]);
-const SHORT = set('train.images=64', 'train.batch=16', 'train.warmup=16', 'log.every=16', 'sample.steps=2');
+const SHORT = set(
+  'data.image=16',
+  'train.images=64',
+  'train.batch=16',
+  'train.warmup=16',
+  'log.every=16',
+  'sample.steps=2',
+  'sample.guidance=2',
+);
 const JUDGED = ['--features', 'classifier', '--classifier-steps', '1', '--count', '6', '--real', '6'];
 const COMMON = ['--data', 'pictures', '--dtype', 'float32', '--device', 'cpu', ...SHORT, ...JUDGED];
 /** Deep enough to be halved. */
@@ -99,7 +107,7 @@ test('a mistake is refused before any work, by name', async () => {
     [[...PARADIGMS, '--split', '2'], /--split wants a number from 0\.05 to 0\.95/],
     [['study', 'paradigms', '--features', 'inception'], /--features wants some of .*did you mean 'inception-2015'\?/],
     [[...PARADIGMS, '--set', 'objective.paradigm=naive'], /the paradigm is what cases are of; choose by --cases/],
-    [[...PARADIGMS, ...set('model.depth=1')], /no two networks of 1 blocks have together/],
+    [[...PARADIGMS, ...set('model.depth=1')], /no two networks of 1 and 1 blocks have together/],
     [[...PARADIGMS, '--out', 'pictures'], /'pictures' is not empty and no folder of a study/],
     // Results of other settings are not mixed with these.
     [

@@ -1,6 +1,6 @@
 /** What the parts of `dsd bench` that are measured on any device have in common: the network and the batch, the clock, the peak that MFU is a share of. */
 import { UsageError } from '../../core/errors.js';
-import { DATA_SHAPES } from '../../data/open.js';
+import { type DataShape, shapeOf } from '../../data/open.js';
 import { countParameters, forwardFlops, type ModelConfig, SIZES, type Size, size, tokens } from '../../dsd/sizes.js';
 import { median } from '../../eval/median.js';
 import { type DType, emptyCache, engineInfo, memory, profile, setDeterministic, synchronize } from '../../torch/index.js';
@@ -36,19 +36,14 @@ export const DEFAULT_PRESET = 'imagenet-256-B';
  * The work that flags ask for: the preset, `recipe` over it, the network's size, then --set.
  * @param data what only the data knows; by default that of the preset's set, and ImageNet's where it has no shape of its own
  */
-export function findWork(
-  flags: Pick<WorkFlags, 'preset' | 'network' | 'set'>,
-  recipe: RunSettings = {},
-  data?: { readonly channels: 1 | 3; readonly classes: number },
-): Work {
+export function findWork(flags: Pick<WorkFlags, 'preset' | 'network' | 'set'>, recipe: RunSettings = {}, data?: DataShape): Work {
   const preset = flags.preset ?? DEFAULT_PRESET;
   const { settings } = findPreset(preset);
   // No schedule matters here, and what a preset's run is long in need not fit the batch.
   const free: RunSettings = { train: { images: 1_000_000_000 } };
   const network: RunSettings = flags.network ? { model: { ...size(flags.network) } } : {};
   const config = resolveConfig(settings, free, recipe, network, flags.set.map(parseSetting).reduce(merge, {}));
-  const known: Partial<Record<string, { readonly channels: 1 | 3; readonly classes: number }>> = DATA_SHAPES;
-  const model = modelConfig(config, data ?? known[config.data.source] ?? { channels: 3, classes: 1000 });
+  const model = modelConfig(config, data ?? shapeOf(config.data.source, { channels: 3, classes: 1000 }));
   return { preset, network: alike(model, resolveConfig(settings, free).model) ? preset : sizeName(model), config, model };
 }
 

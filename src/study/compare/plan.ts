@@ -2,7 +2,7 @@
 import type { FeaturesName } from '../../eval/jury.js';
 import { merge, type RunConfig, type RunSettings, resolveConfig } from '../../train/config.js';
 import { dataName, type Named, type PlannedRun, type PresetText } from '../study.js';
-import { trainingFlops } from './budget.js';
+import { stageFlops } from './budget.js';
 
 /** One network's training. */
 export interface Stage {
@@ -71,7 +71,7 @@ export function planRuns({ preset, cases, seeds, settings, judging, scale }: Com
       return {
         ...{ data: dataName(pictures), case: each.name, seed, pictures },
         settings: { stages, judging: { ...preset.judging, ...judging }, scale },
-        cost: stages.reduce((sum, { config }) => sum + trainingFlops(config), 0),
+        cost: stages.reduce((sum, _, i) => sum + stageFlops(stages, i), 0),
       };
     }),
   );

@@ -1,5 +1,6 @@
 /** Three sizes of the same network: the same pictures, epochs, seeds, recipe and evaluation. The paper reports quality that rises with size. */
 import { SIZES, type Size } from '../../dsd/sizes.js';
+import { PRESETS } from '../../train/presets.js';
 import { PARADIGM_PRESETS } from './paradigms.js';
 import { asStudied, type CompareCase, type ComparePreset } from './plan.js';
 import { PSNR } from './summary.js';
@@ -44,15 +45,26 @@ export function fallsWithSize(comparisons: readonly Comparison[]): string[] {
   });
 }
 
-const { cpu, gpu } = PARADIGM_PRESETS;
+const { gpu } = PARADIGM_PRESETS;
 
 export const SCALING_PRESETS = {
   cpu: {
-    ...cpu,
     about: 'networks of 0.06M, 0.25M and 1.3M weights on openmoji at 16 px',
     cost: 'a seed of a fifth of the length, with 64 samples, in 4 minutes on one core of an AMD EPYC with AVX512-BF16',
     expect: 'of that, two seeds: FD-nsfwjs-mixed7 without guidance 1.9, 1.4, 0.93 from small to large; PSNR 21.6, 25.5, 27.6 dB',
-    settings: asStudied(cpu.settings, { preset: 'scaling-cpu' }),
+    settings: asStudied(PRESETS.toy.settings, {
+      preset: 'scaling-cpu',
+      data: { workers: 0 },
+      model: { latent: 16 },
+      objective: { weights: { align: 0, represent: 0, classify: 0 } },
+      train: { images: 64_000, batch: 32, learningRate: 2e-3, warmup: 960, targetDecay: 0.99, averageDecay: 0.98 },
+      log: { every: 640, evaluate: 10_000 },
+      sample: { steps: 25, guidance: 2 },
+    }),
+    judging: {
+      features: ['classifier', 'nsfwjs-mixed7'],
+      ...{ samples: 256, real: 128, probed: 10_000, classifierSteps: 200, seed: 0, shown: 18 },
+    },
     sizes: [{ width: 32, depth: 3, heads: 1, hidden: 80 }, { width: 64, depth: 4, heads: 2, hidden: 160 }, SIZES.demo],
   },
   gpu: {

@@ -11,7 +11,7 @@ import { samplerOptions } from '../../train/config.js';
 import { decodes, loadModel, WEIGHTS_FILE } from '../../train/weights.js';
 import { stopIf } from '../runner.js';
 import type { Bench, PlannedRun, Study, Workplace } from '../study.js';
-import { trainedImages, trainingFlops } from './budget.js';
+import { stageFlops, trainedImages } from './budget.js';
 import { type Outcome, outcome } from './outcome.js';
 import { type ComparePlan, type CompareSettings, type Judging, planRuns } from './plan.js';
 import { Shown } from './shown.js';
@@ -62,7 +62,13 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
       const folder = this.folder(run, i);
       const parameters = countParameters(shapesOf(config, this.data)).model;
       return {
-        ...{ name, run: `${RUNS}/${basename(folder)}`, parameters, images: trainedImages(config), flops: trainingFlops(config) },
+        ...{
+          name,
+          run: `${RUNS}/${basename(folder)}`,
+          parameters,
+          images: trainedImages(config),
+          flops: stageFlops(run.settings.stages, i),
+        },
         ...trainedIn(folder),
       };
     });
@@ -84,6 +90,7 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
       const folder = this.folder(run, i);
       const config = this.settled(planned, weights);
       const of = trainedImages(config);
+      const flops = stageFlops(stages, i);
       const onLine = ({
         images,
         losses,
@@ -93,7 +100,7 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
         losses: Readonly<Record<string, number>>;
         effectiveRank: number;
       }) =>
-        this.told((before + trainingFlops(config) * (images / of)) / run.cost, {
+        this.told((before + flops * (images / of)) / run.cost, {
           ...{ kind: 'training', stage: name, images, of, loss: losses.total ?? Number.NaN, rank: effectiveRank },
         });
       const ended = await orDiverged(async () => {
@@ -101,7 +108,7 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
         return {};
       });
       if ('diverged' in ended) return ended;
-      before += trainingFlops(config);
+      before += flops;
       weights = join(folder, WEIGHTS_FILE);
     }
     return { weights };
