@@ -14,7 +14,7 @@ export interface DecodeJob {
 /** A part of a batch, for one picture. */
 export interface Place {
   /** size * size * channels bytes. */
-  readonly into: Uint8Array<SharedArrayBuffer>;
+  readonly into: Uint8Array;
   /** Each row from right to left. */
   readonly mirrored: boolean;
 }

@@ -41,7 +41,7 @@ export interface Batch {
   readonly release?: () => void;
 }
 
-type Made = Omit<Batch, 'waitedMs' | 'images'> & { readonly images: Uint8Array<SharedArrayBuffer> };
+type Made = Omit<Batch, 'waitedMs' | 'images'> & { readonly images: Uint8Array };
 
 /**
  * Global image g = e * length + n is picture permutation(key(seed, 'order'), e, length)[n]; it is mirrored if `flip` and
@@ -55,8 +55,8 @@ export class Loader {
   readonly #prefetch: number;
   readonly #lend: boolean;
   readonly #pool: DecodePool;
-  /** Memory of batches that are done with. It is used again, since none of it counts where the engine of JavaScript decides whether to free what is unused. */
-  readonly #free: Uint8Array<SharedArrayBuffer>[] = [];
+  /** Memory of batches that are done with, to be written over. */
+  readonly #free: Uint8Array[] = [];
   readonly #queue: Promise<Made>[] = [];
   readonly #orders = new Map<number, Uint32Array>();
   #ahead: number;
@@ -113,7 +113,7 @@ export class Loader {
   }
 
   /** The images for a caller: themselves, or a copy. */
-  #handOut(images: Uint8Array<SharedArrayBuffer>): Pick<Batch, 'images' | 'release'> {
+  #handOut(images: Uint8Array): Pick<Batch, 'images' | 'release'> {
     let given = false;
     const release = (): void => {
       if (!given && !this.#closed) this.#free.push(images);
@@ -142,7 +142,7 @@ export class Loader {
   async #make(firstImage: number): Promise<Made> {
     const source = this.#source;
     const each = pictureBytes(source);
-    const images = this.#free.pop() ?? new Uint8Array(new SharedArrayBuffer(this.#batch * each));
+    const images = this.#free.pop() ?? new Uint8Array(this.#batch * each);
     const labels = new Int32Array(this.#batch);
     const indices = new Uint32Array(this.#batch);
     const flipKey = key(this.#seed, 'flip');

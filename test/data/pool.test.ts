@@ -76,7 +76,7 @@ test('pixels come into their places, by the file or without one, past broken pic
     [2, { script: full }, byMessage],
   ] as const) {
     const pool = new DecodePool(workers, options);
-    const batch = new Uint8Array(new SharedArrayBuffer(paths.length * 768));
+    const batch = new Uint8Array(paths.length * 768);
     const outcomes = await Promise.allSettled(
       paths.map((path, i) => {
         const into = batch.subarray(i * 768, (i + 1) * 768);
@@ -195,7 +195,7 @@ test('where no more files can be opened the message says so', async (t) => {
 test('an answer that makes no sense is an error of its job, not the end of the program', async (t) => {
   const folder = temporaryFolder(t);
   const job = { kind: 'photo', path: 'one.png', size: 8, channels: 3 } as const;
-  const place = { into: new Uint8Array(new SharedArrayBuffer(192)), mirrored: false };
+  const place = { into: new Uint8Array(192), mirrored: false };
   for (const [answers, error] of [
     ['undefined', TypeError],
     ['orders.map(({ id }) => ({ id, pixels: new Uint8Array(193) }))', RangeError],
