@@ -199,6 +199,7 @@ void write_file(const std::string& path, const std::string& bytes) {
 struct Kernel {
   void* function = nullptr;
   unsigned shared_bytes = 48 * 1024;  // what it may have
+  std::map<std::pair<unsigned, unsigned>, unsigned> at_once;  // blocks, by their threads and shared memory: see blocks_at_once
 };
 
 struct Kernels {
@@ -287,14 +288,19 @@ void launch(const char* module, const char* name, c10::Device device, const Grid
 }
 
 unsigned blocks_at_once(const char* module, const char* name, c10::Device device, const Grid& grid) {
-  int blocks = 0, multiprocessors = 0;
+  unsigned result = 0;
   with_kernels(name, device, [&](Kernels& all) {
     Kernel& kernel = find_kernel(all, module, name, device.index(), grid);
-    const Driver& driver = driver_of(all, device.index());
-    driver.check(driver.most_blocks(&blocks, kernel.function, static_cast<int>(grid.threads), grid.shared_bytes), "asking how many fit");
-    multiprocessors = device_attribute(all, 16, device.index());
+    unsigned& known = kernel.at_once[{grid.threads, grid.shared_bytes}];
+    if (known == 0) {
+      int blocks = 0;
+      const Driver& driver = driver_of(all, device.index());
+      driver.check(driver.most_blocks(&blocks, kernel.function, static_cast<int>(grid.threads), grid.shared_bytes), "asking how many fit");
+      known = static_cast<unsigned>(std::max(1, blocks * device_attribute(all, 16, device.index())));
+    }
+    result = known;
   });
-  return static_cast<unsigned>(std::max(1, blocks * multiprocessors));
+  return result;
 }
 
 DeviceLimits device_limits(c10::Device device) {
