@@ -115,7 +115,7 @@ struct Bridge {
   Table table;
   std::vector<std::unique_ptr<Op>> ops;
   std::unordered_map<std::string, uint32_t> by_name;
-  int64_t external = 0;        // bytes that the garbage collector has been told of
+  int64_t external = 0;        // bytes of elements that the garbage collector has been told of
   napi_ref reclaim = nullptr;  // JavaScript function that frees what it can, called once when memory runs out
   std::unordered_map<double, napi_ref> objects;  // tensors that live as long as an object, weakly held
   int64_t sweep_at_external = 0;

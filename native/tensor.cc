@@ -198,7 +198,7 @@ void free_orphans(Args& a) {
   }
   a.bridge.report_external_memory();
   a.bridge.sweep_at_external = a.bridge.external + (int64_t(256) << 20);
-  a.bridge.sweep_at_count = a.bridge.objects.size() + (1 << 16);
+  a.bridge.sweep_at_count = a.bridge.objects.size() + std::max<size_t>(1 << 16, a.bridge.objects.size() / 4);
 }
 
 // adopt(handle, object): from now on the tensor lives as long as the object; false if there is no such tensor or it has an object already.

@@ -32,6 +32,7 @@ export const paradigmsStudy: StudyEntry = {
       cases,
       pairs: [
         ['dsd', 'two-stage'],
+        ['dsd', 'two-stage-deep'],
         ['dsd', 'naive'],
         ['dsd', 'label-free'],
       ],

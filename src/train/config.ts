@@ -48,7 +48,7 @@ const schema = z.strictObject({
     stopGradient: z.boolean(),
     targetEncoder: z.enum(['ema', 'online', 'frozen']),
     input: z.enum(['noised', 'clean']),
-    /** A switch in runs of before. */
+    /** Runs of before have true (1) or false (0). */
     gradientIntoInput: z.preprocess((given) => (typeof given === 'boolean' ? Number(given) : given), share),
     mask: share,
     passes: upTo(1_000),

@@ -102,7 +102,8 @@ test('a budget that cannot be met is refused, with what to change', () => {
   assert.throws(
     () => divide(config({ model: { width: 32, depth: 1, hidden: 16 } }), 0.5),
     (error: Error) =>
-      error instanceof UsageError && /no two networks of 1 and 1 blocks have together the [\d,]+ parameters.*model\.depth/.test(error.message),
+      error instanceof UsageError &&
+      /no two networks of 1 and 1 blocks have together the [\d,]+ parameters.*model\.depth/.test(error.message),
   );
   const long = config({ train: { images: 512, batch: 512 } });
   const first = config({ objective: { paradigm: 'autoencoder' }, train: { images: 512, batch: 512 } });

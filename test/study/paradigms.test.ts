@@ -25,7 +25,7 @@ const SHORT = set(
 );
 const JUDGED = ['--features', 'classifier', '--classifier-steps', '1', '--count', '6', '--real', '6'];
 const COMMON = ['--data', 'pictures', '--dtype', 'float32', '--device', 'cpu', ...SHORT, ...JUDGED];
-/** Deep enough to be halved. */
+/** Deep enough to be divided. */
 const SMALL = set('model.width=16', 'model.depth=4', 'model.heads=1', 'model.hidden=64', 'model.prototypes=2');
 const PARADIGMS = ['study', 'paradigms', ...COMMON, ...SMALL];
 
@@ -86,6 +86,13 @@ test('paradigms: every case is trained and judged; an interrupted study goes on 
   assert.equal(summary?.case, 'dsd');
   const judged = (text: string) => (JSON.parse(text) as { drawing: object; drawn: object }).drawing;
   assert.deepEqual(judged(read('out', 'results', 'pictures-16px.dsd.1.json')), judged(first));
+  // The one case whose frozen network has another shape.
+  const deep = exits(await dsd([...words, '--cases', 'dsd,two-stage-deep', '--quiet'], { cwd: folder }), 0).stdout;
+  assert.match(
+    deep,
+    /^\| two-stage, deep denoiser +\| autoencoder \d+k \+ denoiser \d+k +\| [\d,]+ \((9[89]|10[012])\.\d %\) .*\((9[89]|10[012])\.\d %\)/m,
+  );
+  assert.match(deep, /^- FD-classifier: DSD .* of two-stage, deep denoiser: /m);
 });
 
 test('scaling: three sizes and what they are worth', async () => {

@@ -36,6 +36,12 @@ test('a run from before a setting was there is opened with what was done then', 
   assert.throws(() => checkConfig({ ...now, train: seedless }), /'train\.seed' is missing/);
 });
 
+test('the share of a gradient is a number from 0 to 1; runs of before have a switch', () => {
+  const share = (value: string): number => set(`objective.gradientIntoInput=${value}`).objective.gradientIntoInput;
+  assert.deepEqual(['true', 'false', '0.05', '1'].map(share), [1, 0, 0.05, 1]);
+  for (const wrong of ['1.5', '-1', '"false"', 'null']) assert.throws(() => share(wrong), /objective\.gradientIntoInput/, wrong);
+});
+
 test('a single switch holds against the paradigm; the settings of another run that no paradigm owns are kept', () => {
   const before = set('objective.weights.denoise=0.7', 'objective.mask=0.5', 'train.batch=8');
   assert.equal(before.objective.mask, 0.5);

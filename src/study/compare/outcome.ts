@@ -101,7 +101,7 @@ export const outcome = z.object({
         /** That encode, denoise and decode: see countParameters. */
         parameters: z.number(),
         images: z.number(),
-        /** Of its training: see trainingFlops. */
+        /** Of its training: see stageFlops. */
         flops: z.number(),
         /** In training steps. */
         seconds: z.number(),
