@@ -2,7 +2,7 @@
 import { DivergedError, FailureError, InterruptedError } from '../core/errors.js';
 import { type Batch, type Loader, pictureNumbers } from '../data/loader.js';
 import type { DataSet } from '../data/source.js';
-import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
+import type { ModelConfig } from '../dsd/sizes.js';
 import { measureReconstruction } from '../eval/reconstruction.js';
 import { DiskError } from '../io/disk.js';
 import { type Device, type DType, isOutOfMemory, memory, synchronize } from '../torch/index.js';
@@ -15,7 +15,7 @@ import type { Origin } from './origin.js';
 import { deviceWaited, pace } from './pace.js';
 import type { RunFolder } from './run.js';
 import { SaveError, Saver, type Written } from './saver.js';
-import { due, learningRate, passes } from './schedule.js';
+import { due, flopsPerPicture, learningRate, passes } from './schedule.js';
 import { checkFinite, NotFiniteError, takeSnapshot } from './snapshot.js';
 import type { Stepper } from './step.js';
 import { decodes, saveWeights } from './weights.js';
@@ -107,7 +107,7 @@ export class TrainingLoop {
     this.row = from?.row ?? 0;
     this.evaluation = from?.evaluation ? fromJson(from.evaluation) : undefined;
     this.saver = new Saver(folder.path, config.checkpoint.keep);
-    this.perPicture = forwardFlops(model) * passes(config.objective);
+    this.perPicture = flopsPerPicture(config.objective, model, parts.stepper.frozen?.config);
   }
 
   /**

@@ -1,4 +1,5 @@
 /** Lengths and rates, all counted in pictures. */
+import { forwardFlops, type ModelConfig } from '../dsd/sizes.js';
 import type { RunConfig } from './config.js';
 
 /** Learning rate when `images` of the run's pictures have been seen: linear warm-up, constant, linear to 0 over the last share. */
@@ -23,4 +24,13 @@ export function passes(objective: RunConfig['objective']): number {
   const online = targetEncoder === 'frozen' ? 0 : 3 + (objective.mask > 0 ? 1.5 : 0);
   const teacher = targetEncoder !== 'online' && (denoise > 0 || weights.represent > 0) ? 1 : 0;
   return denoise + decode + online + teacher;
+}
+
+/**
+ * Operations of a picture's passes through the trunk: see forwardFlops and passes.
+ * @param frozen the shapes of the network that encodes, where a frozen one does: by default its own
+ */
+export function flopsPerPicture(objective: RunConfig['objective'], own: ModelConfig, frozen: ModelConfig = own): number {
+  const others = objective.targetEncoder === 'frozen' ? 1 : 0;
+  return (passes(objective) - others) * forwardFlops(own) + others * forwardFlops(frozen);
 }

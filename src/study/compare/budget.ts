@@ -4,9 +4,9 @@
  */
 import { UsageError } from '../../core/errors.js';
 import { shapeOf } from '../../data/open.js';
-import { countParameters, forwardFlops, type ModelConfig } from '../../dsd/sizes.js';
+import { countParameters, type ModelConfig } from '../../dsd/sizes.js';
 import { modelConfig, type RunConfig } from '../../train/config.js';
-import { passes } from '../../train/schedule.js';
+import { flopsPerPicture } from '../../train/schedule.js';
 
 /** How far two budgets may be apart and be called the same. */
 export const TOLERANCE = 0.02;
@@ -20,14 +20,10 @@ const networkOf = (config: RunConfig): ModelConfig => modelConfig(config, shapeO
 /** Pictures that a run trains on: whole batches. */
 export const trainedImages = ({ train: { images, batch } }: RunConfig): number => Math.ceil(images / batch) * batch;
 
-/** Operations of a picture's passes through the trunk: see forwardFlops and passes. @param frozen that encodes, where a frozen network does */
-function perPicture(config: RunConfig, frozen: RunConfig = config): number {
-  const all = passes(config.objective);
-  const others = config.objective.targetEncoder === 'frozen' ? 1 : 0;
-  return (all - others) * forwardFlops(networkOf(config)) + others * forwardFlops(networkOf(frozen));
-}
+const perPicture = (config: RunConfig, frozen?: RunConfig): number =>
+  flopsPerPicture(config.objective, networkOf(config), frozen && networkOf(frozen));
 
-/** Operations of a run's whole training. @param frozen as of perPicture: by default of the run's own size */
+/** Operations of a run's whole training. @param frozen whose network encodes, where a frozen one does: by default of the run's own size */
 export const trainingFlops = (config: RunConfig, frozen?: RunConfig): number => trainedImages(config) * perPicture(config, frozen);
 
 /** Operations of the training of stage i: what is frozen in it is the stage before. */
