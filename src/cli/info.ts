@@ -1,7 +1,7 @@
 /** `dsd info`: what a weights file, a run or a preset is. Reads files only: no engine is loaded. */
 import { join } from 'node:path';
 import { UsageError } from '../core/errors.js';
-import { shapeOf } from '../data/open.js';
+import { IMAGENET, shapeOf } from '../data/open.js';
 import { compression, countParameters, forwardFlops, type ModelConfig, mostRank, patchValues, tokens } from '../dsd/sizes.js';
 import { disk } from '../io/disk.js';
 import { modelConfig, type RunConfig, resolveConfig, settingNames } from '../train/config.js';
@@ -46,9 +46,6 @@ function showPreset(name: string, json: boolean): void {
   for (const text of [preset.about, `cost: ${preset.cost}`, `expect: ${preset.expect}`]) print(...wrap(text, columns));
   print('', ...table(describe(sizes)), '', ...settings(config));
 }
-
-/** Of ImageNet, which has no name here: it is a folder, and what it has inside is well known. */
-const IMAGENET = { channels: 3, classes: 1000 } as const;
 
 function showModel(path: string, json: boolean): void {
   if (!disk.exists(path) && Object.hasOwn(PRESETS, path))

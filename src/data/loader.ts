@@ -41,7 +41,7 @@ export interface Batch {
   readonly release?: () => void;
 }
 
-type Made = Omit<Batch, 'waitedMs' | 'images'> & { readonly images: Uint8Array };
+type Made = Omit<Batch, 'waitedMs'>;
 
 /**
  * Global image g = e * length + n is picture permutation(key(seed, 'order'), e, length)[n]; it is mirrored if `flip` and

@@ -21,6 +21,9 @@ const SHAPES: Readonly<Record<string, DataShape>> = {
   'fashion-mnist': { channels: 1, classes: 10 },
 } satisfies Record<(typeof DATA_NAMES)[number], DataShape>;
 
+/** Of ImageNet, which has no name here: it is a folder, and what it has inside is well known. */
+export const IMAGENET: DataShape = { channels: 3, classes: 1000 };
+
 /** The shape of a set with a name, without reading a picture; of a folder what is `usual`. */
 export const shapeOf = (source: string, usual: DataShape): DataShape =>
   Object.hasOwn(SHAPES, source) ? (SHAPES[source] as DataShape) : usual;

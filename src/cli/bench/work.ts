@@ -1,6 +1,6 @@
 /** What the parts of `dsd bench` that are measured on any device have in common: the network and the batch, the clock, the peak that MFU is a share of. */
 import { UsageError } from '../../core/errors.js';
-import { type DataShape, shapeOf } from '../../data/open.js';
+import { type DataShape, IMAGENET, shapeOf } from '../../data/open.js';
 import { countParameters, forwardFlops, type ModelConfig, SIZES, type Size, size, tokens } from '../../dsd/sizes.js';
 import { median } from '../../eval/median.js';
 import { type DType, emptyCache, engineInfo, memory, profile, setDeterministic, synchronize } from '../../torch/index.js';
@@ -43,7 +43,7 @@ export function findWork(flags: Pick<WorkFlags, 'preset' | 'network' | 'set'>, r
   const free: RunSettings = { train: { images: 1_000_000_000 } };
   const network: RunSettings = flags.network ? { model: { ...size(flags.network) } } : {};
   const config = resolveConfig(settings, free, recipe, network, flags.set.map(parseSetting).reduce(merge, {}));
-  const model = modelConfig(config, data ?? shapeOf(config.data.source, { channels: 3, classes: 1000 }));
+  const model = modelConfig(config, data ?? shapeOf(config.data.source, IMAGENET));
   return { preset, network: alike(model, resolveConfig(settings, free).model) ? preset : sizeName(model), config, model };
 }
 

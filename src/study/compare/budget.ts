@@ -24,7 +24,7 @@ const perPicture = (config: RunConfig, frozen?: RunConfig): number =>
   flopsPerPicture(config.objective, networkOf(config), frozen && networkOf(frozen));
 
 /** Operations of a run's whole training. @param frozen whose network encodes, where a frozen one does: by default of the run's own size */
-export const trainingFlops = (config: RunConfig, frozen?: RunConfig): number => trainedImages(config) * perPicture(config, frozen);
+const trainingFlops = (config: RunConfig, frozen?: RunConfig): number => trainedImages(config) * perPicture(config, frozen);
 
 /** Operations of the training of stage i: what is frozen in it is the stage before. */
 export const stageFlops = (stages: readonly { readonly config: RunConfig }[], i: number): number =>
