@@ -32,7 +32,7 @@ const study = (settings: RunSettings): RunSettings => merge(merge(PRESETS.toy.se
 
 const small = { width: 64, depth: 4, heads: 2, hidden: 160 };
 const S: RunSettings['model'] = { ...SIZES.S, patch: 8, latent: 16 };
-const gpuTrain: RunSettings['train'] = { images: 102_400, batch: 128, learningRate: 4e-4, warmup: 12_800, targetDecay: 0.995 };
+const gpuTrain: RunSettings['train'] = { images: 51_200, batch: 64, learningRate: 4e-4, warmup: 6_400, targetDecay: 0.995 };
 
 export const COLLAPSE_PRESETS = {
   cpu: {
@@ -64,14 +64,14 @@ export const COLLAPSE_PRESETS = {
         data: { source: 'fashion-mnist', image: 32, workers: 4 },
         model: S,
         train: gpuTrain,
-        log: { evaluate: 5120 },
+        log: { evaluate: 2560 },
       }),
       study({
         preset: 'study-gpu',
         data: { source: 'openmoji', image: 64, workers: 4 },
         model: S,
         train: gpuTrain,
-        log: { evaluate: 5120 },
+        log: { evaluate: 2560 },
       }),
     ],
   },

@@ -116,7 +116,7 @@ export const PARADIGM_PRESETS = {
   },
   gpu: {
     about:
-      "the network of `dsd train --preset fashion-mnist` (6.8M weights), 600,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
+      "the network of `dsd train --preset fashion-mnist` (6.8M weights), 300,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
     cost: 'with the recipe of `dsd train` and of half the length a run trains in 20 to 25 s and is judged in 30 to 50 s, on one H100',
     expect:
       'with this recipe not run by us yet; with that of `dsd train`, of half the length and one seed, FD-nsfwjs-mixed7 without guidance: two-stage 0.24, DSD 0.50, real pictures 0.006',
@@ -124,11 +124,12 @@ export const PARADIGM_PRESETS = {
       ...RECIPE,
       preset: 'paradigms-gpu',
       data: { workers: 4 },
-      train: { images: 600_000 },
+      train: { images: 300_032, batch: 128, warmup: 12_800 },
+      sample: { guidance: 1 },
     }),
     judging: {
       features: ['classifier', 'nsfwjs-mixed7'],
-      ...{ samples: 10_000, real: 10_000, probed: 100_000, classifierSteps: 600, seed: 0, shown: 20 },
+      ...{ samples: 10_000, real: 10_000, probed: 10_000, classifierSteps: 600, seed: 0, shown: 20 },
     },
   },
 } as const satisfies Record<string, ComparePreset>;

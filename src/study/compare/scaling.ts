@@ -70,7 +70,7 @@ export const SCALING_PRESETS = {
   gpu: {
     ...gpu,
     about:
-      "networks of 1.3M, 6.8M and 41M weights by the recipe of `dsd study paradigms`, 600,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
+      "networks of 1.3M, 6.8M and 41M weights by the recipe of `dsd study paradigms`, 300,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
     cost: 'not measured',
     expect: 'not run by us yet',
     settings: asStudied(gpu.settings, { preset: 'scaling-gpu' }),
