@@ -1,6 +1,7 @@
 // What a branch of a block begins with, with the layers after it, as one operator on CUDA: dsd::add_norm_linear and add_norm_mlp. What a layer reads
 // is not kept for its weight's gradient: the backward pass makes it again beside what it computes anyway, which costs one more write and saves a
-// fifth of a step's memory. Elsewhere src/torch/fused.ts calls operators one after the other.
+// fifth of a step's memory. Where no gradient is wanted, dsd::add_norm_swiglu ends before the last layer, and linear_add adds what that makes to the stream.
+// Elsewhere src/torch/fused.ts calls operators one after the other.
 #include "block.h"
 #include "rows.h"
 
@@ -55,6 +56,14 @@ variable_list gradients_of_norm(const variable_list& saved, const at::Tensor& gi
   return {dx, dgate, dy, dshift, dscale, at::Tensor()};
 }
 
+// rows weight^T.
+at::Tensor product(const at::Tensor& rows, const at::Tensor& weight) {
+  if (!product_fits(rows, weight)) return at::linear(rows, weight);
+  at::Tensor out = at::empty({rows.size(0), rows.size(1), weight.size(0)}, rows.options());
+  product_cuda(rows, weight, out);
+  return out;
+}
+
 struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const Optional<at::Tensor>& gate, const Optional<at::Tensor>& y,
                                const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, const at::Tensor& weight) {
@@ -62,7 +71,7 @@ struct AddNormLinear : torch::autograd::Function<AddNormLinear> {
     ctx->save_for_backward(normed.saved({weight}));
     ctx->set_materialize_grads(false);
     ctx->saved_data["eps"] = eps;
-    return {normed.sum, at::linear(normed.n, weight)};
+    return {normed.sum, product(normed.n, weight)};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
@@ -89,14 +98,6 @@ at::Tensor swiglu_product(const at::Tensor& n, const at::Tensor& weight, bool ke
   return s;
 }
 
-// rows weight^T.
-at::Tensor product(const at::Tensor& rows, const at::Tensor& weight) {
-  if (!product_fits(rows, weight)) return at::linear(rows, weight);
-  at::Tensor out = at::empty({rows.size(0), rows.size(1), weight.size(0)}, rows.options());
-  product_cuda(rows, weight, out);
-  return out;
-}
-
 // From the gradient g of a layer's result, weight (out, F), and the h that its input was made of: that input, and in the place of h its gradient.
 at::Tensor swiglu_product_gradient(const at::Tensor& g, const at::Tensor& weight, at::Tensor& h) {
   if (swiglu_product_gradient_fits(g, weight)) {
@@ -114,13 +115,11 @@ struct AddNormMlp : torch::autograd::Function<AddNormMlp> {
                                const Optional<at::Tensor>& shift, const Optional<at::Tensor>& scale, double eps, const at::Tensor& gate_up,
                                const at::Tensor& down) {
     Normed normed(x, gate, y, shift, scale, eps, gate_up.scalar_type());
-    at::Tensor h, s = swiglu_product(normed.n, gate_up, ctx != nullptr, h);
+    at::Tensor h, s = swiglu_product(normed.n, gate_up, true, h);
     normed.n.reset();  // the layer that follows needs memory too
-    if (ctx) {
-      ctx->save_for_backward(normed.saved({gate_up, down, h}));
-      ctx->set_materialize_grads(false);
-      ctx->saved_data["eps"] = eps;
-    }
+    ctx->save_for_backward(normed.saved({gate_up, down, h}));
+    ctx->set_materialize_grads(false);
+    ctx->saved_data["eps"] = eps;
     return {normed.sum, product(s, down)};
   }
 
@@ -149,6 +148,11 @@ void check_weight(const char* name, const at::Tensor& weight, const at::Tensor& 
   TORCH_CHECK(weight.device() == x.device(), name, ": the weight is on ", weight.device(), ", its input on ", x.device());
 }
 
+void check_gate_up(const char* name, const at::Tensor& gate_up, const at::Tensor& x) {
+  check_weight(name, gate_up, x, x.size(2));
+  TORCH_CHECK(gate_up.size(0) > 0 && gate_up.size(0) % 2 == 0, name, ": the rows of gate_up must be even in number, found ", gate_up.sizes());
+}
+
 std::tuple<at::Tensor, at::Tensor> add_norm_linear(const at::Tensor& x, Optional<at::Tensor> gate, const Optional<at::Tensor>& y,
                                                    Optional<at::Tensor> shift, Optional<at::Tensor> scale, double eps, const at::Tensor& weight) {
   check_add_norm("add_norm_linear", x, gate, y, shift, scale);
@@ -164,17 +168,62 @@ std::tuple<at::Tensor, at::Tensor> add_norm_linear(const at::Tensor& x, Optional
 std::tuple<at::Tensor, at::Tensor> add_norm_mlp(const at::Tensor& x, Optional<at::Tensor> gate, const Optional<at::Tensor>& y, Optional<at::Tensor> shift,
                                                 Optional<at::Tensor> scale, double eps, const at::Tensor& gate_up, const at::Tensor& down) {
   check_add_norm("add_norm_mlp", x, gate, y, shift, scale);
-  check_weight("add_norm_mlp", gate_up, x, x.size(2));
-  TORCH_CHECK(gate_up.size(0) > 0 && gate_up.size(0) % 2 == 0, "add_norm_mlp: the rows of gate_up must be even in number, found ", gate_up.sizes());
+  check_gate_up("add_norm_mlp", gate_up, x);
   check_weight("add_norm_mlp", down, x, gate_up.size(0) / 2);
   TORCH_CHECK(gate_up.scalar_type() == down.scalar_type(), "add_norm_mlp: gate_up is ", gate_up.scalar_type(), ", down ", down.scalar_type());
 #ifdef DSD_CUDA
-  auto needs = [](const Optional<at::Tensor>& given) { return given && given->requires_grad(); };
-  bool recorded = c10::GradMode::is_enabled() && (x.requires_grad() || needs(gate) || needs(y) || needs(shift) || needs(scale) ||
-                                                  gate_up.requires_grad() || down.requires_grad());
-  auto out = recorded ? AddNormMlp::apply(x, gate, y, shift, scale, eps, gate_up, down)
-                      : AddNormMlp::forward(nullptr, x, gate, y, shift, scale, eps, gate_up, down);
+  auto out = AddNormMlp::apply(x, gate, y, shift, scale, eps, gate_up, down);
   return {out[0], out[1]};
+#else
+  return {};
+#endif
+}
+
+void check_unrecorded(const char* name) { TORCH_CHECK(!c10::GradMode::is_enabled(), name, ": has no gradient: call it within noGrad"); }
+
+std::tuple<at::Tensor, at::Tensor> add_norm_swiglu(const at::Tensor& x, Optional<at::Tensor> gate, const Optional<at::Tensor>& y, Optional<at::Tensor> shift,
+                                                   Optional<at::Tensor> scale, double eps, const at::Tensor& gate_up) {
+  check_unrecorded("add_norm_swiglu");
+  check_add_norm("add_norm_swiglu", x, gate, y, shift, scale);
+  check_gate_up("add_norm_swiglu", gate_up, x);
+#ifdef DSD_CUDA
+  Normed normed(x, gate, y, shift, scale, eps, gate_up.scalar_type());
+  at::Tensor h, s = swiglu_product(normed.n, gate_up, false, h);
+  return {normed.sum, s};
+#else
+  return {};
+#endif
+}
+
+// Refuses what is not x (B, N, d), rows (B, N, in), weight (d, in) and gate (B, d), on one GPU.
+void check_linear_add(const char* name, const at::Tensor& x, const at::Tensor& gate, const at::Tensor& rows, const at::Tensor& weight) {
+  TORCH_CHECK(x.dim() == 3 && rows.dim() == 3, name, ": x must be (B, N, d) and rows (B, N, in), found ", x.sizes(), " and ", rows.sizes());
+  check_weight(name, weight, rows, rows.size(2));
+  TORCH_CHECK(x.size(0) == rows.size(0) && x.size(1) == rows.size(1) && x.size(2) == weight.size(0), name, ": x must be (", rows.size(0), ", ", rows.size(1),
+              ", ", weight.size(0), "), found ", x.sizes());
+  TORCH_CHECK(gate.dim() == 2 && gate.size(0) == x.size(0) && gate.size(1) == x.size(2), name, ": gate must be (", x.size(0), ", ", x.size(2), "), found ",
+              gate.sizes());
+  TORCH_CHECK(x.device() == rows.device() && gate.device() == rows.device(), name, ": x is on ", x.device(), ", gate on ", gate.device(), ", rows on ",
+              rows.device());
+}
+
+bool linear_add_supported(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& rows, const at::Tensor& weight) {
+  check_linear_add("linear_add_supported", x, gate, rows, weight);
+#ifdef DSD_CUDA
+  return x.numel() > 0 && product_add_fits(rows, weight, x, gate);
+#else
+  return false;
+#endif
+}
+
+at::Tensor linear_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& rows, const at::Tensor& weight) {
+  check_unrecorded("linear_add");
+  TORCH_CHECK(linear_add_supported(x, gate, rows, weight), "linear_add: not for these tensors, found x ", x.sizes(), ", gate ", gate.sizes(), ", rows ",
+              rows.sizes(), ", weight ", weight.sizes());
+#ifdef DSD_CUDA
+  at::Tensor out = at::empty_like(x);
+  product_add_cuda(rows, weight, x, gate, out);
+  return out;
 #else
   return {};
 #endif
@@ -188,6 +237,10 @@ TORCH_LIBRARY_FRAGMENT(dsd, library) {
   library.def(
       "add_norm_mlp(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, Tensor gate_up, Tensor down) -> (Tensor, Tensor)",
       &add_norm_mlp);
+  library.def("add_norm_swiglu(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, Tensor gate_up) -> (Tensor, Tensor)",
+              &add_norm_swiglu);
+  library.def("linear_add(Tensor x, Tensor gate, Tensor rows, Tensor weight) -> Tensor", &linear_add);
+  library.def("linear_add_supported(Tensor x, Tensor gate, Tensor rows, Tensor weight) -> bool", &linear_add_supported);
 }
 
 }  // namespace dsd

@@ -38,6 +38,9 @@ void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, a
 // rows (..., K) times the transpose of weight (N, K): whether out (..., N) may be asked of product_cuda, which then is faster than cuBLAS.
 bool product_fits(const at::Tensor& rows, const at::Tensor& weight);
 void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& out);
+// Likewise out = x + (1 + gate) (rows weight^T): rows (B, N, K), x and out (B, N, d), gate (B, d).
+bool product_add_fits(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate);
+void product_add_cuda(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate, at::Tensor& out);
 
 #endif
 

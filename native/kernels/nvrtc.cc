@@ -48,6 +48,8 @@ DSD_EMBED(block, "block.cu")
 DSD_EMBED(draw, "draw.cu")
 DSD_EMBED(hopper, "hopper.h")
 DSD_EMBED(optimizer, "optimizer.cu")
+DSD_EMBED(product_add_hopper, "product-add-hopper.cu")
+DSD_EMBED(product_hopper, "product-hopper.h")
 DSD_EMBED(swiglu_gradient_hopper, "swiglu-gradient-hopper.cu")
 DSD_EMBED(swiglu_hopper, "swiglu-hopper.cu")
 DSD_EMBED(tma, "tma.h")
@@ -55,8 +57,8 @@ DSD_EMBED(token, "token.h")
 namespace {
 
 // What modules may include; all of it is told to each.
-const char* const header_names[] = {"bf16.h", "hopper.h", "tma.h", "token.h"};
-const char* const headers[] = {dsd_source_bf16, dsd_source_hopper, dsd_source_tma, dsd_source_token};
+const char* const header_names[] = {"bf16.h", "hopper.h", "product-hopper.h", "tma.h", "token.h"};
+const char* const headers[] = {dsd_source_bf16, dsd_source_hopper, dsd_source_product_hopper, dsd_source_tma, dsd_source_token};
 
 struct Module {
   const char* name;
@@ -69,6 +71,7 @@ const Module modules[] = {{"attention", dsd_source_attention},
                           {"block", dsd_source_block},
                           {"draw", dsd_source_draw},
                           {"optimizer", dsd_source_optimizer},
+                          {"product-add-hopper", dsd_source_product_add_hopper},
                           {"swiglu-gradient-hopper", dsd_source_swiglu_gradient_hopper},
                           {"swiglu-hopper", dsd_source_swiglu_hopper}};
 

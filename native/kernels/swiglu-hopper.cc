@@ -1,5 +1,5 @@
-// The product of a block's MLP with SwiGLU behind it, its gradient, and the product that follows, on GPUs of compute capability 9.0: see cuda/swiglu-hopper.cu
-// and cuda/swiglu-gradient-hopper.cu, whose maps and shared memory this tells of.
+// The product of a block's MLP with SwiGLU behind it, its gradient, the product that follows, and one that leaves added to the stream, on GPUs of compute
+// capability 9.0: see cuda/swiglu-hopper.cu, cuda/swiglu-gradient-hopper.cu and cuda/product-add-hopper.cu, whose maps and shared memory this tells of.
 #include "block.h"
 
 #ifdef DSD_CUDA
@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <vector>
 
 namespace dsd {
 namespace {
@@ -63,28 +64,36 @@ bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F
 }
 
 constexpr const char *PRODUCTS = "swiglu-hopper", *PLAIN = "dsd_product_hopper";
+constexpr const char *ADDED = "product-add-hopper", *ADD = "dsd_product_add_hopper";
 
 Grid of_tiles() {
   Grid grid;
   grid.threads = 384;
-  grid.shared_bytes = 229632;  // stages, boxes and barriers: both texts assert it of theirs
+  grid.shared_bytes = 229632;  // stages, boxes and barriers: the texts assert it of theirs
   return grid;
 }
 
 // Tiles have 128 rows and `width` of the F columns; a block takes one after another. The blocks of a cluster take tiles below each other: where only some of
-// these are there, the others read zeros and write nothing.
+// these are there, the others read zeros and write nothing. The kernel's arguments are the maps, what `more` points to, the number of rows, F and d.
 void launch_tiles(const char* module, const char* kernel, int64_t cluster, const at::Tensor& rows, int64_t d, int64_t F, int64_t width,
-                  const std::array<TensorMap, 4>& maps) {
+                  const std::array<TensorMap, 4>& maps, const std::vector<void*>& more = {}) {
   int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
   Grid grid = of_tiles();
   const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + width - 1) / width);
   TORCH_CHECK(clusters <= INT32_MAX / 2, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
   const int64_t at_once = std::max<int64_t>(1, blocks_at_once(module, kernel, rows.device(), grid) / cluster);
   grid.x = static_cast<unsigned>(std::min(clusters, at_once) * cluster);
-  void* args[7];
-  for (int i = 0; i < 4; i++) args[i] = const_cast<TensorMap*>(&maps[i]);
-  for (int i = 0; i < 3; i++) args[4 + i] = &sizes[i];
-  launch(module, kernel, rows.device(), grid, args);
+  std::vector<void*> args;
+  for (const TensorMap& map : maps) args.push_back(const_cast<TensorMap*>(&map));
+  args.insert(args.end(), more.begin(), more.end());
+  for (int& size : sizes) args.push_back(&size);
+  launch(module, kernel, rows.device(), grid, args.data());
+}
+
+// cuBLAS cuts fewer rows into smaller tiles than 128 by 256: a fifth of the blocks' turns, no more, may find no tile.
+bool turns_are_full(const char* module, const char* kernel, const at::Tensor& rows, int64_t K, int64_t N) {
+  const int64_t tiles = (rows.numel() / K + 127) / 128 * (N / 256), blocks = blocks_at_once(module, kernel, rows.device(), of_tiles());
+  return 5 * tiles >= 4 * ((tiles + blocks - 1) / blocks * blocks);
 }
 
 }  // namespace
@@ -96,9 +105,7 @@ bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down) {
 bool product_fits(const at::Tensor& rows, const at::Tensor& weight) {
   const int64_t K = weight.size(1), N = weight.size(0);
   if (N % 256 != 0 || !fits(rows, weight, K, N)) return false;
-  // cuBLAS cuts fewer rows into smaller tiles: a fifth of the blocks' turns, no more, may find no tile.
-  const int64_t tiles = (rows.numel() / K + 127) / 128 * (N / 256), blocks = blocks_at_once(PRODUCTS, PLAIN, rows.device(), of_tiles());
-  return 5 * tiles >= 4 * ((tiles + blocks - 1) / blocks * blocks);
+  return turns_are_full(PRODUCTS, PLAIN, rows, K, N);
 }
 
 void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s) {
@@ -115,6 +122,25 @@ void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& 
   const TensorMap to = tensor_map<3>(out, {half, 2, M}, {64, 1, 16});
   launch_tiles(PRODUCTS, PLAIN, 2, rows, K, half, 128,
                {tensor_map<2>(rows, {K, M}, {64, 128}), tensor_map<3>(weight, {K, half, 2}, {64, 128, 1}), to, to});
+}
+
+bool product_add_fits(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate) {
+  const int64_t K = weight.size(1), N = weight.size(0);
+  // Fewer than 193 columns are fewer than four stages, beside which the boxes of a tile leave.
+  return N % 256 == 0 && K > 192 && fits(rows, weight, K, N) && movable(x) && gate.scalar_type() == at::kFloat && gate.stride(1) == 1 &&
+         gate.stride(0) % 2 == 0 && gate.size(0) * gate.stride(0) < INT32_MAX && reinterpret_cast<uintptr_t>(gate.data_ptr()) % 8 == 0 &&
+         turns_are_full(ADDED, ADD, rows, K, N);
+}
+
+void product_add_cuda(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate, at::Tensor& out) {
+  const int64_t K = weight.size(1), half = weight.size(0) / 2, M = rows.numel() / K;
+  const float* gates = static_cast<const float*>(gate.data_ptr());
+  auto stride = static_cast<unsigned>(gate.stride(0));
+  int tokens = static_cast<int>(rows.size(1));
+  launch_tiles(ADDED, ADD, 2, rows, K, half, 128,
+               {tensor_map<2>(rows, {K, M}, {64, 128}), tensor_map<3>(weight, {K, half, 2}, {64, 128, 1}), tensor_map<3>(x, {half, 2, M}, {64, 1, 16}),
+                tensor_map<3>(out, {half, 2, M}, {64, 1, 16})},
+               {&gates, &stride, &tokens});
 }
 
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {

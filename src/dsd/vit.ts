@@ -5,6 +5,7 @@
 import { EPSILON, mlp, project } from '../nn/layers.js';
 import type { Linear, Weights } from '../nn/weights.js';
 import {
+  addLinear,
   addNorm,
   addNormLinear,
   addNormMlp,
@@ -19,7 +20,6 @@ import {
   settled,
   stack,
   type Tensor,
-  tokenLinear,
 } from '../torch/index.js';
 import { type ModelConfig, TIME_FEATURES } from './sizes.js';
 
@@ -115,11 +115,10 @@ export function block(w: BlockWeights, heads: number, stream: Stream, modulation
   const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation.unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each
   const [x, qkv] = addNormLinear(stream, { shift: shift1, scale: scale1 }, EPSILON, w.qkv.weight); // (B, N, 3d)
   const attended = qkvAttention(qkv, heads, { q: w.qNorm, k: w.kNorm, ...turn }, EPSILON); // (B, N, d)
-  const attention = { gate: gate1, y: tokenLinear(attended, w.proj.weight) };
+  const after = addLinear(x, gate1, attended, w.proj.weight); // (B, N, d)
 
   const weights = { gateUp: w.gateUp.weight, down: w.down.weight };
-  const [x1, y] = addNormMlp({ x, branch: attention }, { shift: shift2, scale: scale2 }, EPSILON, weights); // (B, N, d)
-  return { x: x1, branch: { gate: gate2, y } };
+  return addNormMlp(after, { shift: shift2, scale: scale2 }, EPSILON, weights, gate2); // (B, N, d)
 }
 
 /**

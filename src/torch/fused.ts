@@ -11,12 +11,15 @@ import { rmsNorm, scaledDotProductAttention } from './compat.js';
 import { type Device, type DType, dtypeCode } from './dtype.js';
 import { engineInfo } from './machine.js';
 import { addcmul, cat, empty, linear } from './ops.js';
-import { scope } from './scope.js';
+import { isGradEnabled, scope } from './scope.js';
 import type { Tensor } from './tensor.js';
 
 const ADD_NORM = new Op('dsd::add_norm');
 const ADD_NORM_LINEAR = new Op('dsd::add_norm_linear');
 const ADD_NORM_MLP = new Op('dsd::add_norm_mlp');
+const ADD_NORM_SWIGLU = new Op('dsd::add_norm_swiglu');
+const LINEAR_ADD = new Op('dsd::linear_add');
+const LINEAR_ADD_SUPPORTED = new Op('dsd::linear_add_supported');
 const SWIGLU = new Op('dsd::swiglu');
 const LINEAR = new Op('dsd::linear');
 const QKV_ATTENTION = new Op('dsd::qkv_attention');
@@ -113,14 +116,32 @@ export interface MlpWeights {
 }
 
 /**
- * addNorm, and of the norm a SwiGLU MLP -> (B, N, out). On CUDA only what gateUp made is kept, and its gradient is written over it: there is one
- * backward pass, also where a graph is retained.
+ * The stream with a branch that ends with a linear layer without bias, of x (B, N, in), weight (d, in); gate (B, d). Where no gradient is recorded some GPUs add it as the
+ * product leaves; else it is added where the stream is read next.
  */
-export function addNormMlp(stream: Stream, modulation: Modulation, eps: number, { gateUp, down }: MlpWeights): [x: Tensor, out: Tensor] {
-  if (!onCpu(stream.x) && addNormFits(stream.x) && onCuda(stream.x, down.size(1)))
-    return ADD_NORM_MLP.many(...parts(stream, modulation), eps, h(gateUp), h(down)) as [Tensor, Tensor];
-  const [x, hidden] = addNormLinear(stream, modulation, eps, gateUp);
-  return [x, tokenLinear(swiglu(hidden), down)];
+export function addLinear(stream: Tensor, gate: Tensor, x: Tensor, weight: Tensor): Stream {
+  if (stream.device !== 'cpu' && !composed && !isGradEnabled()) {
+    const given = [h(stream), h(gate), h(x), h(weight)] as const;
+    if (onCuda(stream, x.size(-1)) && LINEAR_ADD_SUPPORTED.call(...given) === true) return { x: LINEAR_ADD.one(...given) };
+  }
+  return { x: stream, branch: { gate, y: tokenLinear(x, weight) } };
+}
+
+/**
+ * The stream after a branch of addNorm and a SwiGLU MLP; gate (B, d). On CUDA only what gateUp made is kept, and its gradient is written over it: there is
+ * one backward pass, also where a graph is retained.
+ */
+export function addNormMlp(stream: Stream, modulation: Modulation, eps: number, { gateUp, down }: MlpWeights, gate: Tensor): Stream {
+  if (onCpu(stream.x) || !addNormFits(stream.x) || !onCuda(stream.x, down.size(1))) {
+    const [x, hidden] = addNormLinear(stream, modulation, eps, gateUp);
+    return addLinear(x, gate, swiglu(hidden), down);
+  }
+  if (isGradEnabled()) {
+    const [x, y] = ADD_NORM_MLP.many(...parts(stream, modulation), eps, h(gateUp), h(down)) as [Tensor, Tensor];
+    return { x, branch: { gate, y } };
+  }
+  const [x, s] = ADD_NORM_SWIGLU.many(...parts(stream, modulation), eps, h(gateUp)) as [Tensor, Tensor];
+  return addLinear(x, gate, s, down);
 }
 
 /** What turns and scales queries and keys. */

@@ -4,6 +4,7 @@ export { type AttentionKernel, attentionKernels } from './backends.js';
 export { mseLoss, rmsNorm, scaledDotProductAttention } from './compat.js';
 export { type Device, type DType, dtypeBytes, isFloating, type TensorOptions } from './dtype.js';
 export {
+  addLinear,
   addNorm,
   addNormLinear,
   addNormMlp,

@@ -66,6 +66,9 @@ export const onStream =
     return of(stream, { shift, scale }, ...rest);
   };
 
+/** A stream with its branch: x and y. */
+export const unsettled = ({ x, branch }: Stream): Result => [x, (branch as NonNullable<Stream['branch']>).y];
+
 /** What addNormLinear and addNormMlp are, in operators of libtorch. */
 export const composed = {
   addNormLinear(stream: Stream, modulation: Modulation | undefined, eps: number, weight: Tensor): [x: Tensor, out: Tensor] {

@@ -3,25 +3,32 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { plain } from '../../src/torch/fused.js';
 import {
+  addLinear,
   addNorm,
   addNormLinear,
   addNormMlp,
   cudaAvailable,
+  engineInfo,
   grad,
   type HeadNorms,
+  linear,
   type MlpWeights,
   type Modulation,
   noGrad,
   qkvAttention,
+  type Stream,
   scope,
   setDeterministic,
+  settled,
   swiglu,
   type Tensor,
 } from '../../src/torch/index.js';
-import { composed, leavesOn, near, onStream, same } from './fused-compare.js';
+import { composed, leavesOn, near, onStream, same, unsettled } from './fused-compare.js';
 
 const EPS = 1e-6;
 const leaf = leavesOn('cuda');
+/** Of capability 9.0, with 132 multiprocessors: what addLinear's shapes below fill. */
+const adds = /H100 80GB HBM3|H200/.test(engineInfo().cuda[0] ?? '');
 
 describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => {
   for (const [narrow, tolerance] of [
@@ -97,9 +104,11 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
           scope(() => {
             const leaves = [leaf(stream, B, N, d), leaf('float32', B, d), leaf(narrow, B, N, d), leaf('float32', B, 6, d)];
             leaves.push(leaf(narrow, 2 * F, d), leaf(narrow, d, F));
-            const of = onStream((s, m, gateUp, down) =>
-              addNormMlp(s, m as Modulation, EPS, { gateUp: gateUp as Tensor, down: down as Tensor }),
-            );
+            const after = (s: Stream, m: Modulation | undefined, gateUp?: Tensor, down?: Tensor): Stream => {
+              const { shift: gate } = m as Modulation;
+              return addNormMlp(s, m as Modulation, EPS, { gateUp: gateUp as Tensor, down: down as Tensor }, gate);
+            };
+            const of = onStream((...given) => unsettled(after(...given)));
             same(
               of,
               onStream((s, m, gateUp, down) => composed.addNormMlp(s, m, EPS, gateUp as Tensor, down as Tensor)),
@@ -107,9 +116,9 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
               Math.max(tolerance, 1e-3),
             );
             const recorded = of(...leaves);
-            noGrad(() => of(...leaves)).forEach((result, i) => {
-              near(result, recorded[i] as Tensor, tolerance, `result ${i} without a gradient`);
-            });
+            const whole = onStream((...given) => [settled(after(...given))]);
+            const [unrecorded, sum] = [noGrad(() => whole(...leaves)), whole(...leaves)];
+            near(unrecorded[0] as Tensor, sum[0] as Tensor, tolerance, 'without a gradient');
             const up = recorded.map((result) => leaf(result.dtype, ...result.shape).detach());
             const again = of(...leaves);
             const [first, second] = [recorded, again].map((results) => grad(results, leaves, up)) as [Tensor[], Tensor[]];
@@ -118,6 +127,28 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             });
           }));
       }
+    }
+
+    for (const [B, N, K, d] of [
+      [44, 256, 2048, 768],
+      [140, 101, 264, 256],
+      [150, 100, 672, 256],
+      [65, 257, 640, 512],
+      [3, 5, 16, 24], // by the composition
+    ] as const) {
+      test(`addLinear, ${[B, N, K, d]} in ${narrow}`, () =>
+        noGrad(() =>
+          scope(() => {
+            const [x, rows, weight] = [leaf(narrow, B, N, d), leaf(narrow, B, N, K), leaf(narrow, d, K)];
+            const [, gate] = leaf('float32', B, 3, d).unbind(1) as [Tensor, Tensor];
+            const { branch, ...sum } = addLinear(x, gate, rows, weight);
+            assert.equal(branch === undefined, narrow === 'bfloat16' && d % 256 === 0 && adds, 'added as the product leaves');
+            const expected = plain.add({ x, branch: { gate, y: linear(rows, weight) } });
+            near(settled({ ...sum, ...(branch ? { branch } : {}) }), expected, tolerance, 'sum');
+            const again = addLinear(x, gate, rows, weight);
+            if (!again.branch) near(again.x, sum.x, 0, 'once more');
+          }),
+        ));
     }
 
     for (const [B, N, h, D] of [
@@ -169,7 +200,8 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
     scope(() => {
       const [gateUp, down] = [leaf('float32', 32, 16), leaf('float32', 16, 16)];
       const row = leaf('float32', 2, 16);
-      const mlp = (weights: MlpWeights) => addNormMlp({ x: leaf('float32', 2, 4, 16) }, { shift: row, scale: row }, EPS, weights)[1].sum();
+      const mlp = (weights: MlpWeights) =>
+        settled(addNormMlp({ x: leaf('float32', 2, 4, 16) }, { shift: row, scale: row }, EPS, weights, row)).sum();
       assert.throws(() => mlp({ gateUp, down: leaf('float32', 16, 24) }), /add_norm_mlp: the weight must be \(out, 16\)/);
       assert.throws(() => mlp({ gateUp, down: leaf('bfloat16', 16, 16) }), /add_norm_mlp: gate_up is Float, down BFloat16/);
       const once = mlp({ gateUp, down });

@@ -21,7 +21,7 @@ import {
   tokenLinear,
   zeros,
 } from '../../src/torch/index.js';
-import { composed, drawFrom, leavesOn, onStream, same } from './fused-compare.js';
+import { composed, drawFrom, leavesOn, onStream, same, unsettled } from './fused-compare.js';
 
 const EPS = 1e-6;
 /** Of the residual stream, of what the matrices multiply, and how far results may be apart, relative to their norm. */
@@ -74,7 +74,10 @@ for (const { wide: w, narrow, tolerance } of TYPES) {
       test(`addNormMlp, ${[B, N, d, F]}`, () =>
         scope(() =>
           same(
-            onStream((s, m, gateUp, down) => addNormMlp(s, m as Modulation, EPS, { gateUp: gateUp as Tensor, down: down as Tensor })),
+            onStream((s, m, gateUp, down) => {
+              const { shift: gate } = m as Modulation;
+              return unsettled(addNormMlp(s, m as Modulation, EPS, { gateUp: gateUp as Tensor, down: down as Tensor }, gate));
+            }),
             onStream((s, m, gateUp, down) => composed.addNormMlp(s, m, EPS, gateUp as Tensor, down as Tensor)),
             [leaf(w, B, N, d), leaf(w, B, d), leaf(narrow, B, N, d), leaf(w, B, 2, d), leaf(narrow, 2 * F, d), leaf(narrow, d, F)],
             tolerance,

@@ -2,23 +2,10 @@
 // in float32. u and w are rounded before silu, whether or not h is written: s is the same either way. With h alone it is any product, half
 // of whose columns are called u.
 //
-// A tile is 128 rows and the same columns of u and of w, so that a thread has both in its sums. Blocks stay and take one tile after another. A thread loads
-// what the products read, as far ahead as there are stages; two groups of four warps multiply, 64 rows of a tile each. Rounded, a tile's results take half the
-// registers of their sums: there they stay, to leave in parts while the products of the next tile are on their way.
+// A thread has the sums of u and of w of a column. Rounded, a tile's results take half the registers of their sums: there they stay, to leave in parts while the
+// products of the next tile are on their way.
 
-#include "tma.h"
-
-template <int blocks_>  // 1 or 2
-struct ProductShape {
-  static constexpr int half = 128;        // columns of u, and of w
-  static constexpr int blocks = blocks_;  // of a cluster: they take tiles below each other, of the same columns
-  static constexpr int left = 128 * 128, right = 2 * half * 128, staged = 8 * 4096;
-  static constexpr int pieces = 2 / blocks;  // the boxes of W, of u's or of w's rows, that a block loads
-  static constexpr int stages = (232448 - staged - 256) / (left + right);
-  static constexpr int shared_bytes = stages * (left + right) + staged + 256;
-  static_assert(shared_bytes == 229632, "as swiglu-hopper.cc launches it");
-  typedef Ring<stages, left + right, blocks> Pipe;
-};
+#include "product-hopper.h"
 
 static __device__ __forceinline__ float swiglu_of(float u, float w) { return __fdividef(u, 1 + exp2_of(-log2_e * u)) * w; }
 
@@ -87,35 +74,17 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
   unsigned char* const boxes = shared + Shape::stages * Shape::Pipe::bytes;
   Barrier* const barriers = reinterpret_cast<Barrier*>(boxes + Shape::staged);
   const typename Shape::Pipe ring(shared, barriers);
-  const int rank = Shape::blocks > 1 ? rank_in_cluster() : 0, steps = (d + 63) / 64, columns = (F + Shape::half - 1) / Shape::half;
-  const int tiles = (M + 128 * Shape::blocks - 1) / (128 * Shape::blocks) * columns, stride = gridDim.x / Shape::blocks;
+  const Tiles<Shape> tiles(M, F);
+  const int steps = (d + 63) / 64;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
     ring.start_all(8);
     started();
   }
   meet<Shape::blocks>();
-  Place<Shape::stages> place;
   if (warp < 4) {
     give_registers<24>();
-    if (threadIdx.x == 0) {
-#pragma unroll 1
-      for (int tile = blockIdx.x / Shape::blocks; tile < tiles; tile += stride) {
-        const int column = tile % columns * Shape::half, row = (tile / columns * Shape::blocks + rank) * 128;
-#pragma unroll 1
-        for (int k = 0; k < steps; k++) {
-          unsigned char* to = ring.fill(place);
-          Barrier* full = ring.full + place.stage;
-          load_box(to, n, full, 64 * k, row);
-#pragma unroll
-          for (int i = 0; i < Shape::pieces; i++) {
-            const int of_w = rank * Shape::pieces + i;
-            load_for_all<Shape::blocks>(to + Shape::left + of_w * Shape::half * 128, weight, full, 64 * k, column, of_w);
-          }
-          place.next();
-        }
-      }
-    }
+    if (threadIdx.x == 0) load_tiles<Shape>(ring, tiles, steps, n, weight);
   } else {
     take_registers<240>();
     const int group = warp / 4 - 1;
@@ -123,20 +92,17 @@ static __device__ __forceinline__ void swiglu_product(const TensorMap& n, const 
     Results<with_h, with_s> results;
     const int at_once = (results.parts + steps - 1) / steps;
     int left = results.parts;  // how many parts of the last tile have
+    Place<Shape::stages> place;
 #pragma unroll 1
-    for (int tile = blockIdx.x / Shape::blocks; tile < tiles; tile += stride) {
-      float sums[2 * Shape::half / 2];
-      ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) {
-        const Tile a = tile_at(stage + group * 8192, 0), b = tile_at(stage + Shape::left, 0);
-#pragma unroll
-        for (int k = 0; k < 4; k++) rows_by_256(sums, a + 32 * k, b + 32 * k, add || k > 0);
-      }, [&] {
+    for (int tile = tiles.first; tile < tiles.count; tile += tiles.stride) {
+      float sums[128];
+      ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) { multiply_tile(sums, stage, group, Shape::left, add); }, [&] {
         results.leave_parts(left, left + at_once, own, h, s);
         left += at_once;
       });
       settled<Shape::half>(sums);
       results.take(sums);
-      results.column = tile % columns * Shape::half, results.row = (tile / columns * Shape::blocks + rank) * 128 + group * 64 + warp % 4 * 16;
+      results.column = tiles.column(tile), results.row = tiles.row(tile) + group * 64 + warp % 4 * 16;
       left = 0;
     }
     results.leave_parts(left, results.parts, own, h, s);
