@@ -66,19 +66,22 @@ bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F
 constexpr const char *PRODUCTS = "swiglu-hopper", *PLAIN = "dsd_product_hopper";
 constexpr const char *ADDED = "product-add-hopper", *ADD = "dsd_product_add_hopper";
 
-Grid of_tiles() {
+constexpr int GATES = 2 * 1024;  // bytes: those of two tiles
+
+// Stages, boxes and barriers, which the texts assert of theirs, and what else a kernel wants.
+Grid of_tiles(int more_bytes = 0) {
   Grid grid;
   grid.threads = 384;
-  grid.shared_bytes = 229632;  // stages, boxes and barriers: the texts assert it of theirs
+  grid.shared_bytes = 229632 + more_bytes;
   return grid;
 }
 
 // Tiles have 128 rows and `width` of the F columns; a block takes one after another. The blocks of a cluster take tiles below each other: where only some of
 // these are there, the others read zeros and write nothing. The kernel's arguments are the maps, what `more` points to, the number of rows, F and d.
 void launch_tiles(const char* module, const char* kernel, int64_t cluster, const at::Tensor& rows, int64_t d, int64_t F, int64_t width,
-                  const std::array<TensorMap, 4>& maps, const std::vector<void*>& more = {}) {
+                  const std::array<TensorMap, 4>& maps, const std::vector<void*>& more = {}, int more_bytes = 0) {
   int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
-  Grid grid = of_tiles();
+  Grid grid = of_tiles(more_bytes);
   const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + width - 1) / width);
   TORCH_CHECK(clusters <= INT32_MAX / 2, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
   const int64_t at_once = std::max<int64_t>(1, blocks_at_once(module, kernel, rows.device(), grid) / cluster);
@@ -91,8 +94,8 @@ void launch_tiles(const char* module, const char* kernel, int64_t cluster, const
 }
 
 // cuBLAS cuts fewer rows into smaller tiles than 128 by 256: a fifth of the blocks' turns, no more, may find no tile.
-bool turns_are_full(const char* module, const char* kernel, const at::Tensor& rows, int64_t K, int64_t N) {
-  const int64_t tiles = (rows.numel() / K + 127) / 128 * (N / 256), blocks = blocks_at_once(module, kernel, rows.device(), of_tiles());
+bool turns_are_full(const char* module, const char* kernel, const Grid& grid, const at::Tensor& rows, int64_t K, int64_t N) {
+  const int64_t tiles = (rows.numel() / K + 127) / 128 * (N / 256), blocks = blocks_at_once(module, kernel, rows.device(), grid);
   return 5 * tiles >= 4 * ((tiles + blocks - 1) / blocks * blocks);
 }
 
@@ -105,7 +108,7 @@ bool swiglu_product_gradient_fits(const at::Tensor& g, const at::Tensor& down) {
 bool product_fits(const at::Tensor& rows, const at::Tensor& weight) {
   const int64_t K = weight.size(1), N = weight.size(0);
   if (N % 256 != 0 || !fits(rows, weight, K, N)) return false;
-  return turns_are_full(PRODUCTS, PLAIN, rows, K, N);
+  return turns_are_full(PRODUCTS, PLAIN, of_tiles(), rows, K, N);
 }
 
 void swiglu_product_cuda(const at::Tensor& n, const at::Tensor& gate_up, at::Tensor& h, at::Tensor& s) {
@@ -126,10 +129,10 @@ void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& 
 
 bool product_add_fits(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate) {
   const int64_t K = weight.size(1), N = weight.size(0);
-  // Fewer than 193 columns are fewer than four stages, beside which the boxes of a tile leave.
-  return N % 256 == 0 && K > 192 && fits(rows, weight, K, N) && movable(x) && gate.scalar_type() == at::kFloat && gate.stride(1) == 1 &&
-         gate.stride(0) % 2 == 0 && gate.size(0) * gate.stride(0) < INT32_MAX && reinterpret_cast<uintptr_t>(gate.data_ptr()) % 8 == 0 &&
-         turns_are_full(ADDED, ADD, rows, K, N);
+  // Fewer than 193 columns are fewer than four stages, beside which the boxes of a tile leave. A tile has the gates of one picture.
+  return N % 256 == 0 && K > 192 && rows.size(1) % 128 == 0 && fits(rows, weight, K, N) && movable(x) && gate.scalar_type() == at::kFloat &&
+         gate.stride(1) == 1 && gate.stride(0) % 4 == 0 && gate.size(0) * gate.stride(0) < INT32_MAX &&
+         reinterpret_cast<uintptr_t>(gate.data_ptr()) % 16 == 0 && turns_are_full(ADDED, ADD, of_tiles(GATES), rows, K, N);
 }
 
 void product_add_cuda(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate, at::Tensor& out) {
@@ -140,7 +143,7 @@ void product_add_cuda(const at::Tensor& rows, const at::Tensor& weight, const at
   launch_tiles(ADDED, ADD, 2, rows, K, half, 128,
                {tensor_map<2>(rows, {K, M}, {64, 128}), tensor_map<3>(weight, {K, half, 2}, {64, 128, 1}), tensor_map<3>(x, {half, 2, M}, {64, 1, 16}),
                 tensor_map<3>(out, {half, 2, M}, {64, 1, 16})},
-               {&gates, &stride, &tokens});
+               {&gates, &stride, &tokens}, GATES);
 }
 
 void swiglu_product_gradient_cuda(const at::Tensor& g, const at::Tensor& down, at::Tensor& h, at::Tensor& s) {

@@ -131,10 +131,11 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
 
     for (const [B, N, K, d] of [
       [44, 256, 2048, 768],
-      [140, 101, 264, 256],
-      [150, 100, 672, 256],
-      [65, 257, 640, 512],
-      [3, 5, 16, 24], // by the composition
+      [111, 128, 264, 256],
+      [43, 384, 672, 256],
+      [65, 256, 640, 512],
+      [140, 101, 264, 256], // and these by the composition
+      [3, 5, 16, 24],
     ] as const) {
       test(`addLinear, ${[B, N, K, d]} in ${narrow}`, () =>
         noGrad(() =>
@@ -142,7 +143,7 @@ describe('on CUDA', { skip: cudaAvailable() ? false : 'no CUDA device' }, () => 
             const [x, rows, weight] = [leaf(narrow, B, N, d), leaf(narrow, B, N, K), leaf(narrow, d, K)];
             const [, gate] = leaf('float32', B, 3, d).unbind(1) as [Tensor, Tensor];
             const { branch, ...sum } = addLinear(x, gate, rows, weight);
-            assert.equal(branch === undefined, narrow === 'bfloat16' && d % 256 === 0 && adds, 'added as the product leaves');
+            assert.equal(branch === undefined, narrow === 'bfloat16' && N % 128 === 0 && d % 256 === 0 && adds, 'added as the product leaves');
             const expected = plain.add({ x, branch: { gate, y: linear(rows, weight) } });
             near(settled({ ...sum, ...(branch ? { branch } : {}) }), expected, tolerance, 'sum');
             const again = addLinear(x, gate, rows, weight);

@@ -1,12 +1,17 @@
 // A product and the stream that its results are added to, for compute capability 9.0: out = x + (1 + gate) (r W^T), of r (M, d), W (N, d), x and out (M, N), and
-// gate (pictures, N) for the `tokens` rows of a picture. In bfloat16, gate and sums in float32; the product is rounded before it is added, as where it is written.
+// gate (pictures, N) for the `tokens` rows of a picture, a multiple of a tile's. In bfloat16, gate and sums in float32; the product is rounded before it is
+// added, as where it is written.
 //
 // Half of the N columns, F, are called u and the others w: see product-hopper.h. A warp has 16 rows of a tile and 256 columns, which leave by four boxes of 64
-// columns, while the products of the next tile are on their way. What a box is added to was asked for two boxes ahead.
+// columns, while the products of the next tile are on their way. What a box is added to was asked for two boxes ahead, and the gates of a tile with its last
+// products: whoever waits for memory here keeps the next products waiting.
 
 #include "product-hopper.h"
 
-// The four boxes of each of a warp's tiles, one after another: number n is number n % 4 of its tile n / 4. In shared memory there is room for two.
+constexpr int gates_bytes = 1024;  // of a tile: u's columns, then w's
+
+// The four boxes of each of a warp's tiles, one after another: number n is number n % 4 of its tile n / 4. In shared memory there is room for two, and for
+// the gates of two tiles.
 template <class Shape>
 struct Sums {
   u32 u[32], w[32];
@@ -15,6 +20,8 @@ struct Sums {
   const TensorMap& out;
   unsigned char* own;  // two boxes
   Barrier* come;       // what they are added to has
+  const float* gates;  // of two tiles
+  Barrier* gates_come;
   int below;           // of the tile's rows, the warp's first
   int row, column;            // of the tile whose sums are here
   int left = 0;               // how many boxes have left
@@ -35,12 +42,13 @@ struct Sums {
     row = tiles.row(tile) + below, column = tiles.column(tile);
   }
   template <int box>
-  __device__ __forceinline__ void leave_box(const float* gate, u32 stride, int tokens, int M, int F) const {
+  __device__ __forceinline__ void leave_box() const {
     const u32* const words = (box % 2 ? w : u) + box / 2 * 16;
     unsigned char* const place = own + box % 2 * 2048;
     const Rows16 rows;
-    const int lane = thread_number() % 32, first = row + lane / 4, last = M - 1, at = column + box / 2 * 64 + lane % 4 * 2;
-    const u32 gates[2] = {u32(min(first, last) / tokens) * stride + box % 2 * F + at, u32(min(first + 8, last) / tokens) * stride + box % 2 * F + at};
+    const int lane = thread_number() % 32, tile = left / 4;
+    const float* const by = gates + tile % 2 * (gates_bytes / 4) + box % 2 * Shape::half + box / 2 * 64 + lane % 4 * 2;
+    if (box == 0) wait(gates_come + tile % 2, tile / 2 & 1);
     wait(come + box % 2, left / 2 & 1);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -48,10 +56,9 @@ struct Sums {
       load_matrices(added, place + rows(2 * i));
 #pragma unroll
       for (int q = 0; q < 4; q++) {
-        const int beside = 8 * (2 * i + q / 2);
-        const float2 by = at + beside < F ? *reinterpret_cast<const float2*>(gate + (gates[q % 2] + beside)) : float2{0, 0};
+        const float2 gate = *reinterpret_cast<const float2*>(by + 8 * (2 * i + q / 2));
         const u32 y = words[4 * i + q];
-        added[q] = pack(low_of(added[q]) + (1 + by.x) * low_of(y), high_of(added[q]) + (1 + by.y) * high_of(y));
+        added[q] = pack(low_of(added[q]) + (1 + gate.x) * low_of(y), high_of(added[q]) + (1 + gate.y) * high_of(y));
       }
       store_matrices(place + rows(2 * i), added);
     }
@@ -61,14 +68,34 @@ struct Sums {
   }
   // The next box.
   template <int box = 0>
-  __device__ __forceinline__ void leave(const float* gate, u32 stride, int tokens, int M, int F) {
-    if (left % 4 == box) leave_box<box>(gate, stride, tokens, M, F), left++;
-    else if constexpr (box < 3) leave<box + 1>(gate, stride, tokens, M, F);
+  __device__ __forceinline__ void leave() {
+    if (left % 4 == box) leave_box<box>(), left++;
+    else if constexpr (box < 3) leave<box + 1>();
   }
 };
 
-// Maps: r (M, d), d at least 193, and W (2, F, d), boxes of 128 rows; x and out (M, 2, F), of 16 rows. Blocks of 384 threads, and of them a multiple of a
-// cluster's.
+// The gates of one tile after another.
+template <class Shape>
+struct Gates {
+  float* places;  // two
+  Barrier* come;
+  const float* gate;
+  u32 stride;
+  int tokens, last, F;  // the last row of all
+  int count = 0;
+  // Where none of the tile's rows is there, others are read: nothing is written of it.
+  __device__ __forceinline__ void load(int row, int column) {
+    float* to = places + count % 2 * (gates_bytes / 4);
+    const float* from = gate + (u32(min(row, last) / tokens) * stride + column);
+    expect(come + count % 2, gates_bytes);
+    load_numbers(to, from, Shape::half, come + count % 2);
+    load_numbers(to + Shape::half, from + F, Shape::half, come + count % 2);
+    count++;
+  }
+};
+
+// Maps: r (M, d), d at least 193, and W (2, F, d), F a multiple of 128, boxes of 128 rows; x and out (M, 2, F), of 16 rows. Blocks of 384 threads, and of them
+// a multiple of a cluster's; shared memory of Shape::shared_bytes and twice the gates'.
 template <class Shape>
 static __device__ __forceinline__ void product_add(const TensorMap& r, const TensorMap& weight, const TensorMap& x, const TensorMap& out, const float* gate,
                                                    u32 stride, int tokens, int M, int F, int d) {
@@ -76,24 +103,30 @@ static __device__ __forceinline__ void product_add(const TensorMap& r, const Ten
   unsigned char* const boxes = shared + Shape::stages * Shape::Pipe::bytes;
   Barrier* const barriers = reinterpret_cast<Barrier*>(boxes + Shape::staged);
   Barrier* const come = barriers + 2 * Shape::stages;
-  static_assert((2 * Shape::stages + 16) * sizeof(Barrier) <= 256, "barriers have their room");
+  Barrier* const gates_come = come + 16;
+  static_assert((2 * Shape::stages + 18) * sizeof(Barrier) <= 256, "barriers have their room");
+  float* const gates = reinterpret_cast<float*>(shared + Shape::shared_bytes);
   const typename Shape::Pipe ring(shared, barriers);
   const Tiles<Shape> tiles(M, F);
   const int steps = (d + 63) / 64;
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
     ring.start_all(8);
-    for (int i = 0; i < 16; i++) start(come + i, 1);
+    for (int i = 0; i < 18; i++) start(come + i, 1);
     started();
   }
   meet<Shape::blocks>();
   if (warp < 4) {
     give_registers<24>();
-    if (threadIdx.x == 0) load_tiles<Shape>(ring, tiles, steps, r, weight);
+    if (threadIdx.x == 0) {
+      Gates<Shape> of_tiles{gates, gates_come, gate, stride, tokens, M - 1, F};
+      // By a tile's last step all have left the tile before it, and those of two before it are free.
+      load_tiles<Shape>(ring, tiles, steps, r, weight, [&](int row, int column) { of_tiles.load(row, column); });
+    }
   } else {
     take_registers<240>();
     const int group = warp / 4 - 1, between = steps / 4;
-    Sums<Shape> results{{}, {}, tiles, x, out, boxes + (warp - 4) * 4096, come + 2 * (warp - 4), group * 64 + warp % 4 * 16, 0, 0};
+    Sums<Shape> results{{}, {}, tiles, x, out, boxes + (warp - 4) * 4096, come + 2 * (warp - 4), gates, gates_come, group * 64 + warp % 4 * 16, 0, 0};
     results.ask(0), results.ask(1);
     Place<Shape::stages> place;
 #pragma unroll 1
@@ -102,7 +135,7 @@ static __device__ __forceinline__ void product_add(const TensorMap& r, const Ten
       int turn = tile == tiles.first ? steps : 0;
       ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) { multiply_tile(sums, stage, group, Shape::left, add); }, [&] {
         // A box of the tile before leaves at one turn, and its room is asked for at the next, when it has been read.
-        if (turn < 4 * between && turn % between == 0) results.leave(gate, stride, tokens, M, F);
+        if (turn < 4 * between && turn % between == 0) results.leave();
         if (turn < 4 * between && (turn + 1) % between == 0) results.ask(results.left + 1);
         turn++;
       });
@@ -110,7 +143,7 @@ static __device__ __forceinline__ void product_add(const TensorMap& r, const Ten
       results.take(sums, tile);
     }
 #pragma unroll 1
-    for (int i = 0; i < 4 && tiles.first < tiles.count; i++) results.leave(gate, stride, tokens, M, F), results.ask(results.left + 1);
+    for (int i = 0; i < 4 && tiles.first < tiles.count; i++) results.leave(), results.ask(results.left + 1);
     if (thread_number() % 32 == 0) wait_for_stores<0>();
   }
   // Others of the cluster may still write into this block's memory.

@@ -33,10 +33,14 @@ struct Tiles {
   __device__ __forceinline__ int row(int tile) const { return (tile / columns * Shape::blocks + rank) * 128; }
 };
 
-// By one thread: rows (M, d), and the weight (2, F, d), by boxes of 128 rows.
-template <class Shape>
+struct Nothing {
+  __device__ __forceinline__ void operator()(int, int) const {}
+};
+
+// By one thread: rows (M, d), and the weight (2, F, d), by boxes of 128 rows. With the last of a tile's it calls last(the tile's row and column).
+template <class Shape, class Last = Nothing>
 static __device__ __forceinline__ void load_tiles(const typename Shape::Pipe& ring, const Tiles<Shape>& tiles, int steps, const TensorMap& rows,
-                                                  const TensorMap& weight) {
+                                                  const TensorMap& weight, Last last = {}) {
   Place<Shape::stages> place;
 #pragma unroll 1
   for (int tile = tiles.first; tile < tiles.count; tile += tiles.stride) {
@@ -53,6 +57,7 @@ static __device__ __forceinline__ void load_tiles(const typename Shape::Pipe& ri
       }
       place.next();
     }
+    last(row, column);
   }
 }
 

@@ -20,6 +20,7 @@ static void arrive(Barrier* barrier, int) { emulated::mbarrier_arrive(barrier, 0
 static void wait(Barrier* barrier, u32 parity) { emulated::mbarrier_wait(barrier, parity); }
 static void load_box(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y) { emulated::load_box(to, from, barrier, {x, y}); }
 static void load_box(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) { emulated::load_box(to, from, barrier, {x, y, z}); }
+static void load_numbers(float* to, const float* from, int count, Barrier* barrier) { emulated::load_bytes(to, from, 4 * count, barrier); }
 template <int blocks>
 static void load_for_all(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) {
   emulated::load_box(to, from, barrier, {x, y, z});
@@ -89,6 +90,12 @@ static __device__ __forceinline__ void load_box(unsigned char* to, const TensorM
 static __device__ __forceinline__ void load_box(unsigned char* to, const TensorMap& from, Barrier* barrier, int x, int y, int z) {
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(in_shared(to)), "l"(&from),
                "r"(x), "r"(y), "r"(z), "r"(in_shared(barrier))
+               : "memory");
+}
+// Numbers that lie side by side, a multiple of four.
+static __device__ __forceinline__ void load_numbers(float* to, const float* from, int count, Barrier* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(4 * count),
+               "r"(in_shared(barrier))
                : "memory");
 }
 // To the same place in each block of the cluster, whose barrier in the same place counts it.

@@ -75,15 +75,25 @@ void for_box(const TensorMap& map, unsigned char* shared, std::array<int, 3> at,
   }
 }
 
-inline void load_box(unsigned char* to, const TensorMap& from, void* barrier, std::array<int, 3> at) {
-  auto load = [=, &from] {
-    for_box(from, to, at, [](uint16_t* shared, const uint16_t* element) { *shared = element ? *element : 0; });
+// Now or later, by the schedule; then the barrier counts them.
+inline void load_later(void* barrier, int bytes, std::function<void()> move) {
+  auto load = [=] {
+    move();
     Phases& phases = phases_of(barrier);
-    phases.bytes = phases.bytes - 2 * from.box[0] * from.box[1] * from.box[2];
+    phases.bytes = phases.bytes - bytes;
     end_phase(phases);
   };
   if (schedule % 2) load();
   else block.loads.push_back(load);
+}
+inline void load_bytes(void* to, const void* from, int bytes, void* barrier) {
+  if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16 || bytes % 16) fail("the copy engine moves multiples of 16 bytes");
+  load_later(barrier, bytes, [=] { std::memcpy(to, from, bytes); });
+}
+inline void load_box(unsigned char* to, const TensorMap& from, void* barrier, std::array<int, 3> at) {
+  load_later(barrier, 2 * from.box[0] * from.box[1] * from.box[2], [=, &from] {
+    for_box(from, to, at, [](uint16_t* shared, const uint16_t* element) { *shared = element ? *element : 0; });
+  });
 }
 
 inline void store_box(const TensorMap& to, const unsigned char* from, std::array<int, 3> at) {
