@@ -168,7 +168,7 @@ export function trunk(weights: Weights, config: ModelConfig, inputs: readonly Tr
     if (before !== first && !isTap(before)) free(before);
     if (!inputs.some(({ tapAfter }) => tapAfter === i + 1)) continue;
     const tap = settled(stream);
-    free(stream);
+    if (tap !== stream.x) free(stream);
     stream = { x: tap };
     taps.set(i + 1, tap);
   }
