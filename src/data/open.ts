@@ -24,9 +24,11 @@ const SHAPES: Readonly<Record<string, DataShape>> = {
 /** Of ImageNet, which has no name here: it is a folder, and what it has inside is well known. */
 export const IMAGENET: DataShape = { channels: 3, classes: 1000 };
 
-/** The shape of a set with a name, without reading a picture; of a folder what is `usual`. */
-export const shapeOf = (source: string, usual: DataShape): DataShape =>
-  Object.hasOwn(SHAPES, source) ? (SHAPES[source] as DataShape) : usual;
+/** The shape of a set, without reading a picture: of a folder what is `usual`, but for IDX files, which are grey. */
+export function shapeOf(source: string, usual: DataShape): DataShape {
+  if (Object.hasOwn(SHAPES, source)) return SHAPES[source] as DataShape;
+  return hasIdxFiles(source) ? { ...usual, channels: 1 } : usual;
+}
 
 export interface DataOptions extends Omit<FolderOptions, 'channels'> {
   /** Pixels a side, 8 to 1024. */

@@ -60,6 +60,12 @@ test('train- files are the training part, t10k- files the held-out one, plain or
   assert.ok(!hasIdxFiles(temporaryFolder(t)));
 });
 
+test('a folder of them is known to be grey before it is read', (t) => {
+  const usual = { channels: 3, classes: 10 } as const;
+  assert.deepEqual(shapeOf(mnist(temporaryFolder(t)), usual), { channels: 1, classes: 10 });
+  assert.deepEqual(shapeOf(temporaryFolder(t), usual), usual);
+});
+
 test('28 x 28 stands in the middle of 32 x 32 zeros', (t) => {
   const folder = mnist(temporaryFolder(t));
   const plain = openIdx(folder, GREY).train;
