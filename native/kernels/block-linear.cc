@@ -1,7 +1,7 @@
 // What a branch of a block begins with, with the layers after it, as one operator on CUDA: dsd::add_norm_linear and add_norm_mlp. What a layer reads
 // is not kept for its weight's gradient: the backward pass makes it again beside what it computes anyway, which costs one more write and saves a
-// fifth of a step's memory. Where no gradient is wanted, dsd::add_norm_swiglu ends before the last layer, and linear_add adds what that makes to the stream.
-// Elsewhere src/torch/fused.ts calls operators one after the other.
+// fifth of a step's memory. Where no gradient is wanted, dsd::add_norm_swiglu ends before the last layer, which linear_add adds to the stream, or product
+// leaves for the next to add. Elsewhere src/torch/fused.ts calls operators one after the other.
 #include "block.h"
 #include "rows.h"
 
@@ -195,6 +195,17 @@ std::tuple<at::Tensor, at::Tensor> add_norm_swiglu(const at::Tensor& x, Optional
 #endif
 }
 
+at::Tensor unrecorded_product(const at::Tensor& rows, const at::Tensor& weight) {
+  check_unrecorded("product");
+  TORCH_CHECK(rows.dim() == 3, "product: rows must be (B, N, in), found ", rows.sizes());
+  check_weight("product", weight, rows, rows.size(2));
+#ifdef DSD_CUDA
+  return product(rows, weight);
+#else
+  return {};
+#endif
+}
+
 // Refuses what is not x (B, N, d), rows (B, N, in), weight (d, in) and gate (B, d), on one GPU.
 void check_linear_add(const char* name, const at::Tensor& x, const at::Tensor& gate, const at::Tensor& rows, const at::Tensor& weight) {
   TORCH_CHECK(x.dim() == 3 && rows.dim() == 3, name, ": x must be (B, N, d) and rows (B, N, in), found ", x.sizes(), " and ", rows.sizes());
@@ -239,6 +250,7 @@ TORCH_LIBRARY_FRAGMENT(dsd, library) {
       &add_norm_mlp);
   library.def("add_norm_swiglu(Tensor x, Tensor? gate, Tensor? y, Tensor? shift, Tensor? scale, float eps, Tensor gate_up) -> (Tensor, Tensor)",
               &add_norm_swiglu);
+  library.def("product(Tensor rows, Tensor weight) -> Tensor", &unrecorded_product);
   library.def("linear_add(Tensor x, Tensor gate, Tensor rows, Tensor weight) -> Tensor", &linear_add);
   library.def("linear_add_supported(Tensor x, Tensor gate, Tensor rows, Tensor weight) -> bool", &linear_add_supported);
 }

@@ -1,4 +1,4 @@
-// The product of a block's MLP with SwiGLU behind it, its gradient, the product that follows, and one that leaves added to the stream, on GPUs of compute
+// The product of a block's MLP with SwiGLU behind it, its gradient, other products of many tiles, and one that leaves added to the stream, on GPUs of compute
 // capability 9.0: see cuda/swiglu-hopper.cu, cuda/swiglu-gradient-hopper.cu and cuda/product-add-hopper.cu, whose maps and shared memory this tells of.
 #include "block.h"
 
@@ -49,7 +49,7 @@ TensorMap tensor_map(const at::Tensor& tensor, const std::array<int64_t, rank>& 
   TensorMap map;
   const int status = encoder()(&map, bfloat16, rank, tensor.data_ptr(), sizes.data(), strides.data(), box.data(), ones.data(), no_interleave, swizzle_128,
                                from_memory_128, zeros_outside);
-  TORCH_CHECK(status == 0, "add_norm_mlp: the driver made no tensor map of ", tensor.sizes(), " (", status, ")");
+  TORCH_CHECK(status == 0, "the driver made no tensor map of ", tensor.sizes(), " (", status, ")");
   return map;
 }
 
@@ -66,7 +66,7 @@ bool fits(const at::Tensor& rows, const at::Tensor& weight, int64_t d, int64_t F
 constexpr const char *PRODUCTS = "swiglu-hopper", *PLAIN = "dsd_product_hopper";
 constexpr const char *ADDED = "product-add-hopper", *ADD = "dsd_product_add_hopper";
 
-constexpr int GATES = 2 * 1024;  // bytes: those of two tiles
+constexpr int GATES = 2048;  // bytes: those of two tiles, as the text asserts
 
 // Stages, boxes and barriers, which the texts assert of theirs, and what else a kernel wants.
 Grid of_tiles(int more_bytes = 0) {
@@ -83,7 +83,7 @@ void launch_tiles(const char* module, const char* kernel, int64_t cluster, const
   int sizes[] = {static_cast<int>(rows.numel() / d), static_cast<int>(F), static_cast<int>(d)};
   Grid grid = of_tiles(more_bytes);
   const int64_t clusters = (int64_t{sizes[0]} + 128 * cluster - 1) / (128 * cluster) * ((F + width - 1) / width);
-  TORCH_CHECK(clusters <= INT32_MAX / 2, "add_norm_mlp: too large: ", rows.sizes(), " and F = ", F);
+  TORCH_CHECK(clusters <= INT32_MAX / 2, kernel, ": too large: ", rows.sizes(), " and F = ", F);
   const int64_t at_once = std::max<int64_t>(1, blocks_at_once(module, kernel, rows.device(), grid) / cluster);
   grid.x = static_cast<unsigned>(std::min(clusters, at_once) * cluster);
   std::vector<void*> args;
@@ -129,7 +129,7 @@ void product_cuda(const at::Tensor& rows, const at::Tensor& weight, at::Tensor& 
 
 bool product_add_fits(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& gate) {
   const int64_t K = weight.size(1), N = weight.size(0);
-  // Fewer than 193 columns are fewer than four stages, beside which the boxes of a tile leave. A tile has the gates of one picture.
+  // Fewer than 193 columns are fewer than four steps, beside which the boxes of a tile leave and its gates come. A tile has the gates of one picture.
   return N % 256 == 0 && K > 192 && rows.size(1) % 128 == 0 && fits(rows, weight, K, N) && movable(x) && gate.scalar_type() == at::kFloat &&
          gate.stride(1) == 1 && gate.stride(0) % 4 == 0 && gate.size(0) * gate.stride(0) < INT32_MAX &&
          reinterpret_cast<uintptr_t>(gate.data_ptr()) % 16 == 0 && turns_are_full(ADDED, ADD, of_tiles(GATES), rows, K, N);

@@ -108,8 +108,9 @@ export function blockWeights(trunk: Weights, i: number): BlockWeights {
 }
 
 /**
- * One block, from stream to stream (B, N, d); modulation (B, 6, d), its table already added, float32 or wider. A branch is added to the stream where the next norm reads
- * it, in one pass over memory. Whatever is put between these lines just works, in as many passes as it has operators.
+ * One block, from stream to stream (B, N, d); modulation (B, 6, d), its table already added, float32 or wider. A branch is added to the stream where the
+ * next norm reads it, in one pass over memory, or, where no gradient is recorded, by the product that it ends with. Whatever is put between these lines
+ * just works, in as many passes as it has operators.
  */
 export function block(w: BlockWeights, heads: number, stream: Stream, modulation: Tensor, turn: Rotary): Stream {
   const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation.unbind(1) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]; // (B, d) each

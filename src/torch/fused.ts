@@ -1,7 +1,7 @@
 /**
  * Parts of a transformer block that would be many passes over memory as single operators, each one operator of ours (native/kernels) with its own
- * gradient. `plain` has every one of them as a composition: it says what is computed, runs where the operator does not and differentiates
- * twice, and the tests hold the operators to it.
+ * gradient, or one for passes that record none. `plain` has what they do beside linear layers as compositions: it says what is computed, runs where an
+ * operator does not and differentiates twice, and the tests hold the operators to it.
  *
  * Shapes: B pictures, N tokens, d width, h heads of D, F hidden width. The `wide` type, of all that modulates the residual stream and on a CPU of the
  * stream itself, is float32 or float64; a result that enters a matrix product may be bfloat16.
@@ -20,6 +20,7 @@ const ADD_NORM_MLP = new Op('dsd::add_norm_mlp');
 const ADD_NORM_SWIGLU = new Op('dsd::add_norm_swiglu');
 const LINEAR_ADD = new Op('dsd::linear_add');
 const LINEAR_ADD_SUPPORTED = new Op('dsd::linear_add_supported');
+const PRODUCT = new Op('dsd::product');
 const SWIGLU = new Op('dsd::swiglu');
 const LINEAR = new Op('dsd::linear');
 const QKV_ATTENTION = new Op('dsd::qkv_attention');
@@ -116,13 +117,14 @@ export interface MlpWeights {
 }
 
 /**
- * The stream with a branch that ends with a linear layer without bias, of x (B, N, in), weight (d, in); gate (B, d). Where no gradient is recorded some GPUs add it as the
- * product leaves; else it is added where the stream is read next.
+ * The stream with a branch that ends with a linear layer without bias, of x (B, N, in), weight (d, in); gate (B, d). Where no gradient is recorded some
+ * GPUs add it as the product leaves; else it is added where the stream is read next.
  */
 export function addLinear(stream: Tensor, gate: Tensor, x: Tensor, weight: Tensor): Stream {
-  if (stream.device !== 'cpu' && !composed && !isGradEnabled()) {
+  if (stream.device !== 'cpu' && !isGradEnabled() && onCuda(stream, x.size(-1))) {
     const given = [h(stream), h(gate), h(x), h(weight)] as const;
-    if (onCuda(stream, x.size(-1)) && LINEAR_ADD_SUPPORTED.call(...given) === true) return { x: LINEAR_ADD.one(...given) };
+    if (LINEAR_ADD_SUPPORTED.call(...given) === true) return { x: LINEAR_ADD.one(...given) };
+    return { x: stream, branch: { gate, y: PRODUCT.one(h(x), h(weight)) } };
   }
   return { x: stream, branch: { gate, y: tokenLinear(x, weight) } };
 }

@@ -47,5 +47,7 @@ int main() {
   check_product<Shape>(2, 256, 256, 328, 2, seed), next();
   check_product<Shape>(3, 256, 128, 264, 2, seed), next();
   check_product<Shape>(7, 128, 128, 1032, 1, seed), next();
+  check_product<Shape>(5, 128, 256, 200, 1, seed), next();
+  check_product<Shape>(4, 128, 128, 256, 1, seed), next();
   return emulated::finish();
 }

@@ -53,7 +53,7 @@ const NOT_OPERATORS = new Set([
     'timeCall',
   ],
   ...['attentionKernels', 'profile', 'Tensor.upload', 'Graph', 'Replayed', 'markWork', 'workAhead'],
-  // fused.test.ts holds these to their compositions.
+  // fused.test.ts and fused-cuda.test.ts hold these to their compositions.
   ...['addLinear', 'addNorm', 'addNormLinear', 'addNormMlp', 'qkvAttention', 'settled', 'swiglu', 'tokenLinear'],
 ]);
 

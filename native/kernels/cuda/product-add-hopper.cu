@@ -18,13 +18,13 @@ struct Sums {
   const Tiles<Shape>& tiles;
   const TensorMap& x;
   const TensorMap& out;
-  unsigned char* own;  // two boxes
-  Barrier* come;       // what they are added to has
-  const float* gates;  // of two tiles
+  unsigned char* own;   // two boxes
+  Barrier* come;        // what they are added to has
+  const float* gates;   // of two tiles
   Barrier* gates_come;
-  int below;           // of the tile's rows, the warp's first
-  int row, column;            // of the tile whose sums are here
-  int left = 0;               // how many boxes have left
+  int below;            // of the tile's rows, the warp's first
+  int row, column;      // of the tile whose sums are here
+  int left = 0;         // how many boxes have left
 
   // What the box two after the last that left is added to, once that one has been read; and of the first two by n = 0 and 1.
   __device__ __forceinline__ void ask(int n) {
@@ -105,6 +105,8 @@ static __device__ __forceinline__ void product_add(const TensorMap& r, const Ten
   Barrier* const come = barriers + 2 * Shape::stages;
   Barrier* const gates_come = come + 16;
   static_assert((2 * Shape::stages + 18) * sizeof(Barrier) <= 256, "barriers have their room");
+  static_assert(Shape::stages <= 4, "a tile's last step is loaded when all have begun it or left the tile before, so that gates of two tiles before are free");
+  static_assert(2 * gates_bytes == 2048, "as swiglu-hopper.cc launches it");
   float* const gates = reinterpret_cast<float*>(shared + Shape::shared_bytes);
   const typename Shape::Pipe ring(shared, barriers);
   const Tiles<Shape> tiles(M, F);
@@ -134,7 +136,7 @@ static __device__ __forceinline__ void product_add(const TensorMap& r, const Ten
       float sums[128];
       int turn = tile == tiles.first ? steps : 0;
       ring.multiply_all(place, steps, [&](const unsigned char* stage, bool add) { multiply_tile(sums, stage, group, Shape::left, add); }, [&] {
-        // A box of the tile before leaves at one turn, and its room is asked for at the next, when it has been read.
+        // A box of the tile before leaves at one turn, and its room is asked for at one of those that follow, when it has been read.
         if (turn < 4 * between && turn % between == 0) results.leave();
         if (turn < 4 * between && (turn + 1) % between == 0) results.ask(results.left + 1);
         turn++;

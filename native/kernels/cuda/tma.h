@@ -1,4 +1,4 @@
-// What swiglu-hopper.cu and swiglu-gradient-hopper.cu share, for compute capability 9.0: boxes that the copy engine moves between tensors in memory and tiles
+// What kernels of products share, for compute capability 9.0: boxes that the copy engine moves between tensors in memory and tiles
 // in shared memory, barriers that count its bytes, blocks that share a cluster, and products of four warps from tiles.
 //
 // A box is 64 elements wide, 128 bytes, and lies in shared memory as hopper.h has tiles. Beyond a tensor's edges zeros are read and nothing is written.
