@@ -14,6 +14,11 @@ import type { Denoised, Encoded, Model, Pass } from './model.js';
 export interface ObjectiveConfig {
   /** What the network predicts: the clean latent (cure 2), or the velocity z - eps. */
   readonly target: 'clean' | 'velocity';
+  /**
+   * The clean latent is predicted as skip z_t + out F, where F is what the network gives: see `precondition`. The loss is the same, and F has an even part in
+   * it at every t. For a clean target and a noised input. Ours.
+   */
+  readonly preconditioned: boolean;
   /** Cure 1: no gradient into the target. Always so for an EMA or frozen target, whose weights are not trained. */
   readonly stopGradient: boolean;
   /** Who encodes the target: the average of the weights, the online network itself, or a frozen network trained before. */
@@ -62,6 +67,7 @@ export const PARADIGMS = {
   /** Everything joint, gradient everywhere: collapses by suppressing the latent's variance. */
   naive: {
     target: 'velocity',
+    preconditioned: false,
     stopGradient: false,
     targetEncoder: 'online',
     input: 'noised',
@@ -72,6 +78,7 @@ export const PARADIGMS = {
   /** Latent diffusion, stage one: an autoencoder alone. */
   autoencoder: {
     target: 'clean',
+    preconditioned: false,
     stopGradient: true,
     targetEncoder: 'online',
     input: 'noised',
@@ -82,6 +89,7 @@ export const PARADIGMS = {
   /** Latent diffusion, stage two: a separate network learns the velocity of a frozen encoder's latents. */
   'latent-diffusion': {
     target: 'velocity',
+    preconditioned: false,
     stopGradient: true,
     targetEncoder: 'frozen',
     input: 'noised',
@@ -92,6 +100,7 @@ export const PARADIGMS = {
   /** The denoise role at t = 1 without noise predicts the EMA encoder's latent of the full view from a masked one; no decoder. */
   'self-distillation': {
     target: 'clean',
+    preconditioned: false,
     stopGradient: true,
     targetEncoder: 'ema',
     input: 'clean',
@@ -147,6 +156,13 @@ const withGradient = (x: Tensor, share: number): Tensor => {
 
 /** t' = a t / (1 + (a - 1) t), elementwise. */
 const shifted = (t: Tensor, a: number): Tensor => (a === 1 ? t : t.mul(a).div(t.mul(a - 1).add(1)));
+
+/** `precondition` of t (B, 1, 1), and what it makes of what the network gave, (B, N, C). */
+function preconditioned(given: Tensor, zt: Tensor, t: Tensor): Tensor {
+  const rest = t.neg().add(1);
+  const power = t.square().add(rest.square());
+  return zt.mul(t.div(power)).add(given.mul(rest.div(power.sqrt())));
+}
 
 /** The least 1 - t in the weight of an error: what is left of the noise there is too little to see, and the weight would have no bound. */
 const LEAST_NOISE = 0.05;
@@ -249,7 +265,20 @@ export function losses(networks: Networks, input: StepInput, draws: Draws, confi
     const zt = noised ? source.mul(tt).add(eps.mul(tt.neg().add(1))) : source; // (B k, N, C)
     const y = repeat(input.y);
     const asked = labels ? where(flat(draws.drop).lt(config.dropClass), K, y) : full([B * k], K, { dtype: 'int64', device: y.device });
-    return online.denoising(zt, t, asked.to({ dtype: 'int64' }), weights.align > 0 ? { tapAfter: Math.ceil(depth / 3) } : {});
+    const { input: pass, finish } = online.denoising(
+      zt,
+      t,
+      asked.to({ dtype: 'int64' }),
+      weights.align > 0 ? { tapAfter: Math.ceil(depth / 3) } : {},
+    );
+    if (!config.preconditioned) return { input: pass, finish };
+    return {
+      input: pass,
+      finish: (out) => {
+        const { prediction, ...rest } = finish(out);
+        return { prediction: preconditioned(prediction, zt, tt), ...rest };
+      },
+    };
   };
 
   // Neither needs the other's result, so the trunk takes both as one batch.

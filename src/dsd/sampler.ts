@@ -34,8 +34,17 @@ export interface SamplerOptions {
   readonly interval: readonly [number, number];
   /** a of t' = a t / (1 + (a - 1) t). */
   readonly shift: number;
-  /** What the network predicts. */
-  readonly target: 'clean' | 'velocity';
+  /** What the network predicts; 'preconditioned': what of the clean latent is not seen in z_t already, see `precondition`. */
+  readonly target: 'clean' | 'velocity' | 'preconditioned';
+}
+
+/**
+ * The clean latent is skip z_t + out F of what the network gives, F: the best linear guess, and the rest at its scale, both for latents of deviation 1
+ * (Karras et al., arXiv 2206.00364, section 5, for z_t = t z + (1 - t) eps). Near t = 1 the network has little to add, and its errors count little.
+ */
+export function precondition(t: number): { readonly skip: number; readonly out: number } {
+  const power = t * t + (1 - t) * (1 - t); // of z_t
+  return { skip: t / power, out: (1 - t) / Math.sqrt(power) };
 }
 
 /** The times t_0 = 0 (noise) to t_steps = 1 (clean): t' = a t / (1 + (a - 1) t) of an even grid. */
@@ -67,7 +76,8 @@ export function* sample<T>(latents: Latents<T>, noise: T, options: SamplerOption
       prediction = yield { z, t, guided };
     }
     if (options.target === 'velocity') return prediction;
-    const v = mix(1 / (1 - t), prediction, -1 / (1 - t), z);
+    const { skip, out } = options.target === 'clean' ? { skip: 0, out: 1 } : precondition(t);
+    const v = mix(out / (1 - t), prediction, (skip - 1) / (1 - t), z);
     free(prediction);
     return v;
   }

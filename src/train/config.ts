@@ -45,6 +45,7 @@ const schema = z.strictObject({
   objective: z.strictObject({
     paradigm: z.enum(Object.keys(PARADIGMS) as [Paradigm, ...Paradigm[]]),
     target: z.enum(['clean', 'velocity']),
+    preconditioned: z.boolean().default(false),
     stopGradient: z.boolean(),
     targetEncoder: z.enum(['ema', 'online', 'frozen']),
     input: z.enum(['noised', 'clean']),
@@ -299,6 +300,10 @@ function checkTogether(config: RunConfig): void {
     throw new UsageError(
       `objective.time.weighting=${objective.time.weighting} is for a clean target and a noised input, found objective.target=${objective.target} and objective.input=${objective.input}: add --set objective.time.weighting=0`,
     );
+  if (objective.preconditioned && (objective.target !== 'clean' || objective.input !== 'noised'))
+    throw new UsageError(
+      `objective.preconditioned is for a clean target and a noised input, found objective.target=${objective.target} and objective.input=${objective.input}: add --set objective.preconditioned=false`,
+    );
   if (objective.weights.perceptual > 0 && !objective.perceptual)
     throw new UsageError(
       'objective.weights.perceptual is above 0 but no weights are given: --set objective.perceptual=PATH of a safetensors file with VGG16 and LPIPS weights',
@@ -326,5 +331,6 @@ export function samplerOptions(config: RunConfig): SamplerOptions {
   const { solver, steps, interval } = config.sample;
   // Without labels there is nothing to guide to: both answers would be of the null class.
   const guidance = config.objective.labels ? config.sample.guidance : 1;
-  return { solver, steps, guidance, interval, shift: config.objective.time.shift, target: config.objective.target };
+  const { time, target, preconditioned } = config.objective;
+  return { solver, steps, guidance, interval, shift: time.shift, target: preconditioned ? 'preconditioned' : target };
 }

@@ -90,6 +90,7 @@ export function stepInput(
 
 const base: ObjectiveConfig = {
   target: 'clean',
+  preconditioned: false,
   stopGradient: true,
   targetEncoder: 'ema',
   input: 'noised',
@@ -112,6 +113,7 @@ export const LOSS_CASES: Record<string, { config: ObjectiveConfig; latentNorm: b
   'dsd-passes': { config: { ...base, mask: 0, passes: 3, weights: bare }, latentNorm: true },
   'dsd-passes-align': { config: { ...base, passes: 3, weights: { ...bare, align: 0.5 } }, latentNorm: true },
   'dsd-input-cut': { config: { ...base, gradientIntoInput: 0 }, latentNorm: true },
+  'dsd-preconditioned': { config: { ...base, preconditioned: true, weights: bare }, latentNorm: true },
   naive: { config: { ...switched('naive'), weights: bare }, latentNorm: false },
   'naive-sg': { config: { ...switched('naive'), stopGradient: true, weights: bare }, latentNorm: false },
   clean: { config: { ...base, targetEncoder: 'online', stopGradient: false, mask: 0, weights: bare }, latentNorm: false },

@@ -175,7 +175,7 @@ describe('samplers', () => {
     plain: { guidance: 1, interval: [0, 1] },
   } as const;
   for (const solver of ['euler', 'heun'] as const) {
-    for (const target of ['clean', 'velocity'] as const) {
+    for (const target of ['clean', 'velocity', 'preconditioned'] as const) {
       for (const [name, guide] of Object.entries(guidance)) {
         test(`${solver}, ${target}, ${name}`, () =>
           scope(() => {

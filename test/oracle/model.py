@@ -152,6 +152,14 @@ DEFAULTS = dict(
 )
 
 
+def preconditioned(given, z, t):
+    """The clean latent that `given` (B, N, C) stands for: the best linear guess from z = t x + (1 - t) eps plus given at the scale of what is
+    left, for x of deviation 1. That guess is Cov(x, z) / Var(z) z, and the variance left is Var(x) - Cov(x, z)^2 / Var(z)."""
+    t = t.reshape(-1, 1, 1)
+    variance = t ** 2 + (1 - t) ** 2
+    return z * t / variance + given * (1 - t ** 2 / variance) ** 0.5
+
+
 def latents(online, target, d, case, s=Toy):
     """The three latents of a step and what the auxiliaries read. Nothing is detached here but the averaged network."""
     mask = None
@@ -199,6 +207,8 @@ def losses(online, target, d, case, l, s=Toy):
             z_t = t[:, None, None] * zc + (1 - t[:, None, None]) * eps
         out["t"], out["z_t"] = t, z_t
         out["prediction"], after = denoise(online, z_t, t, y)
+        if case.get("preconditioned"):
+            out["prediction"] = preconditioned(out["prediction"], z_t, t)
         goal = z2 - eps if case["target"] == "velocity" else z2
         terms["denoise"] = ((out["prediction"] - goal) ** 2).mean()
         if case["align"]:
@@ -231,6 +241,8 @@ def sample(w, z, y, solver, steps, target, guidance, interval, s=Toy):
         if guidance != 1 and interval[0] <= t <= interval[1]:
             u = denoise(w, z, time, null)[0]
             p = u + guidance * (p - u)
+        if target == "preconditioned":
+            p = preconditioned(p, z, time)
         return p if target == "velocity" else (p - z) / (1 - t)
 
     states, times = [], grid(steps)

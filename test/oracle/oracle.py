@@ -21,7 +21,7 @@ C = 5, d = 32, h = 2, L = 3, F = 24, P = 12, K = 4. A gradient that is zero ever
                     of the term as a function of three separate latents (z1 into the decoder, zc into the denoiser,
                     z2 as target); latent.<term>.z1 is the derivative through all three where they are one tensor,
                     or where zc takes its unmasked pictures from z1
-    samplers        Euler and Heun, networks that give the clean latent or the velocity, with and without guidance
+    samplers        Euler and Heun, networks that give the clean latent, also preconditioned, or the velocity, with and without guidance
     optimizer       AdamW with clipping and an average, five steps, weight decay 0 and 0.01
     lpips           a tiny VGG16 distance with the names of torchvision and lpips
     identity        the paper's figure 3: both losses by sample, with one shared latent and with two
@@ -182,6 +182,7 @@ CASES = {
     "dsd-passes": dict(NO_HELP, passes=3, mask=False),
     "dsd-passes-align": dict(passes=3, represent=0, classify=0),
     "dsd-input-cut": dict(input_gradient=False),
+    "dsd-preconditioned": dict(NO_HELP, preconditioned=True),
     "naive": NAIVE,
     "naive-sg": dict(NAIVE, stop_gradient=True),
     "clean": dict(NAIVE, target="clean"),
@@ -242,7 +243,7 @@ def samplers_case():
     out = {"input.z": z, "input.y": y}
     for solver, steps in (("euler", 20), ("heun", 10)):
         out[f"grid.{solver}"] = torch.tensor(grid(steps), dtype=torch.float64)
-        for target in ("clean", "velocity"):
+        for target in ("clean", "velocity", "preconditioned"):
             for name, guidance, interval in (("guided", 1.5, (0.1, 1.0)), ("inner", 2.0, (0.3, 0.7)), ("plain", 1.0, (0.1, 1.0))):
                 states = sample(ONLINE, z, y, solver, steps, target, guidance, interval)
                 at = f"{solver}.{target}.{name}."
