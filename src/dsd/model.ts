@@ -19,7 +19,7 @@ export interface Encoded {
 }
 
 export interface Denoised {
-  readonly prediction: Tensor; // (B, N, C): the clean latent, or the velocity in a run that targets it
+  readonly prediction: Tensor; // (B, N, C): the clean latent, what is left of it (ObjectiveConfig.preconditioned), or the velocity
   readonly tap?: Tensor; // (B, N, d)
 }
 

@@ -15,8 +15,8 @@ export interface ObjectiveConfig {
   /** What the network predicts: the clean latent (cure 2), or the velocity z - eps. */
   readonly target: 'clean' | 'velocity';
   /**
-   * The clean latent is predicted as skip z_t + out F, where F is what the network gives: see `precondition`. The loss is the same, and F has an even part in
-   * it at every t. For a clean target and a noised input. Ours.
+   * The clean latent is predicted as skip z_t + out F, where F is what the network gives: see `precondition`. The loss stays the clean latent's, in which F's
+   * error counts out^2; with a time.weighting of 2 it counts nearly alike at every t. For a clean target, a noised input and latents of deviation 1. Ours.
    */
   readonly preconditioned: boolean;
   /** Cure 1: no gradient into the target. Always so for an EMA or frozen target, whose weights are not trained. */

@@ -39,8 +39,8 @@ export interface SamplerOptions {
 }
 
 /**
- * The clean latent is skip z_t + out F of what the network gives, F: the best linear guess, and the rest at its scale, both for latents of deviation 1
- * (Karras et al., arXiv 2206.00364, section 5, for z_t = t z + (1 - t) eps). Near t = 1 the network has little to add, and its errors count little.
+ * The clean latent is skip z_t + out F of what the network gives, F: the best linear guess, and the rest at its scale, both for latents of deviation 1 whose
+ * own noised selves z_t are (Karras et al., arXiv 2206.00364, section 5, for z_t = t z + (1 - t) eps). Near t = 1 the network has little to add.
  */
 export function precondition(t: number): { readonly skip: number; readonly out: number } {
   const power = t * t + (1 - t) * (1 - t); // of z_t

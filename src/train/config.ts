@@ -304,6 +304,8 @@ function checkTogether(config: RunConfig): void {
     throw new UsageError(
       `objective.preconditioned is for a clean target and a noised input, found objective.target=${objective.target} and objective.input=${objective.input}: add --set objective.preconditioned=false`,
     );
+  if (objective.preconditioned && !config.model.latentNorm)
+    throw new UsageError('objective.preconditioned is for latents of deviation 1, which the norm sees to: add --set model.latentNorm=true');
   if (objective.weights.perceptual > 0 && !objective.perceptual)
     throw new UsageError(
       'objective.weights.perceptual is above 0 but no weights are given: --set objective.perceptual=PATH of a safetensors file with VGG16 and LPIPS weights',

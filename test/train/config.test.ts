@@ -26,10 +26,11 @@ test('a run from before a setting was there is opened with what was done then', 
   const now = set();
   const { graph: _, ...train } = now.train;
   const { weighting: __, ...time } = now.objective.time;
-  assert.deepEqual(checkConfig({ ...now, train, objective: { ...now.objective, time } }), {
+  const { preconditioned: ____, ...objective } = now.objective;
+  assert.deepEqual(checkConfig({ ...now, train, objective: { ...objective, time } }), {
     ...now,
     train: { ...now.train, graph: true },
-    objective: { ...now.objective, time: { ...time, weighting: 0 } },
+    objective: { ...objective, preconditioned: false, time: { ...time, weighting: 0 } },
   });
   // Others must be there: a setting without a value of its own time would be guessed.
   const { seed: ___, ...seedless } = now.train;
@@ -40,6 +41,17 @@ test('the share of a gradient is a number from 0 to 1; runs of before have a swi
   const share = (value: string): number => set(`objective.gradientIntoInput=${value}`).objective.gradientIntoInput;
   assert.deepEqual(['true', 'false', '0.05', '1'].map(share), [1, 0, 0.05, 1]);
   for (const wrong of ['1.5', '-1', '"false"', 'null']) assert.throws(() => share(wrong), /objective\.gradientIntoInput/, wrong);
+});
+
+test('a sampler is told what the network predicts', () => {
+  const told = (...settings: string[]): string => samplerOptions(set(...settings)).target;
+  assert.deepEqual(
+    [told(), told('objective.target=velocity'), told('objective.preconditioned=true')],
+    ['clean', 'velocity', 'preconditioned'],
+  );
+  const before = set('objective.preconditioned=true');
+  const naive = resolveConfig(toy, before, parseSetting(paradigm('naive')));
+  assert.equal(samplerOptions(naive).target, 'velocity', 'a paradigm is its switches');
 });
 
 test('a single switch holds against the paradigm; the settings of another run that no paradigm owns are kept', () => {
@@ -60,6 +72,11 @@ test('settings that would do nothing, or do harm, are refused with what was foun
       ['objective.target=velocity', 'objective.time.weighting=2'],
       /weighting=2 is for a clean target and a noised input, found objective\.target=velocity .*--set objective\.time\.weighting=0/,
     ],
+    [
+      ['objective.target=velocity', 'objective.preconditioned=true'],
+      /preconditioned is for a clean target and a noised input, found objective\.target=velocity .*--set objective\.preconditioned=false/,
+    ],
+    [['model.latentNorm=false', 'objective.preconditioned=true'], /latents of deviation 1.*--set model\.latentNorm=true/],
     [[none, 'objective.labels=false'], /every weight .* but that of classify, which wants labels/],
     [['model.depth=1000000000'], /^setting 'model\.depth' must be at most 1000; found 1000000000$/],
     [['model.width=1e17'], /^setting 'model\.width' must be at most 16384; found 100000000000000000$/],

@@ -3,6 +3,7 @@ import type { ImageSource } from '../../data/source.js';
 import { draw } from '../../dsd/draws.js';
 import { fromPixels } from '../../dsd/generate.js';
 import type { Model } from '../../dsd/model.js';
+import { precondition } from '../../dsd/sampler.js';
 import { batches, pictures, spread } from '../../eval/pictures.js';
 import { RankMeter } from '../../eval/rank.js';
 import { type Device, type DType, full, noGrad, scope, type Tensor } from '../../torch/index.js';
@@ -26,6 +27,8 @@ export interface MeasureOptions {
   readonly compute: DType;
   /** Pictures, evenly spread over the source. */
   readonly count: number;
+  /** See ObjectiveConfig. */
+  readonly preconditioned: boolean;
 }
 
 const BATCH = 128;
@@ -34,7 +37,8 @@ const SEED = 2 ** 31 - 1;
 const TIME = 0.5;
 
 /** Measures a model with the weights that it has now. @throws FailureError for latents or predictions that are not finite, PictureError */
-export async function measure(model: Model, source: ImageSource, { device, compute, count }: MeasureOptions): Promise<Measured> {
+export async function measure(model: Model, source: ImageSource, options: MeasureOptions): Promise<Measured> {
+  const { device, compute, count, preconditioned } = options;
   const [raw, latent, prediction] = [new RankMeter(), new RankMeter(), new RankMeter()];
   let error = 0;
   try {
@@ -49,7 +53,7 @@ export async function measure(model: Model, source: ImageSource, { device, compu
           const encoded = net.encode(x);
           raw.add(encoded.raw);
           latent.add(encoded.z);
-          prediction.add(predict(net, encoded.z, first));
+          prediction.add(predict(net, encoded.z, first, preconditioned));
           return Number(net.decode(encoded.z).sub(x).abs().mean().item()) * indices.length;
         }),
       );
@@ -70,12 +74,15 @@ export async function measure(model: Model, source: ImageSource, { device, compu
 }
 
 /** What the denoiser says of latents z (B, N, C) half noised, without a class. */
-function predict(model: Model, z: Tensor, first: number): Tensor {
+function predict(model: Model, z: Tensor, first: number, preconditioned: boolean): Tensor {
   const { device } = z;
   const B = z.shape[0] as number;
   const { noise } = draw(model.config, SEED, first, B, 1, { dtype: 'float32', device });
   const noised = z.mul(TIME).add(noise.reshape(...z.shape).mul(1 - TIME));
   const time = full([B], TIME, { device });
   const none = full([B], model.config.classes, { dtype: 'int64', device });
-  return model.denoise(noised, time, none).prediction;
+  const { prediction } = model.denoise(noised, time, none);
+  if (!preconditioned) return prediction;
+  const { skip, out } = precondition(TIME);
+  return noised.mul(skip).add(prediction.mul(out));
 }

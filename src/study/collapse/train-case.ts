@@ -51,14 +51,18 @@ export interface TrainCaseOptions {
  */
 export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
   const { config, model, data, device, compute, measured, scale, signal, onProgress } = options;
-  const { train: plan, log } = config;
+  const {
+    train: plan,
+    log,
+    objective: { preconditioned },
+  } = config;
   const began = performance.now();
   const stepper = new Stepper(config, model, device, compute);
   const loader = new Loader(data.train, { batch: plan.batch, seed: plan.seed, flip: config.data.flip, workers: config.data.workers });
   const accumulator = new Accumulator();
   const points: Point[] = [];
   const at = async (images: number, denoise?: number): Promise<Point> => {
-    const found = await measure(stepper.online, data.heldOut, { device, compute, count: measured });
+    const found = await measure(stepper.online, data.heldOut, { device, compute, count: measured, preconditioned });
     const point = { images, ...found, ...(denoise === undefined ? {} : { denoise }) };
     points.push(point);
     return point;
@@ -70,7 +74,7 @@ export async function trainCase(options: TrainCaseOptions): Promise<Curve> {
   });
   try {
     if (scale > 0) {
-      const { deviation } = await measure(stepper.online, data.heldOut, { device, compute, count: measured });
+      const { deviation } = await measure(stepper.online, data.heldOut, { device, compute, count: measured, preconditioned });
       scaleLatent(stepper, scale / deviation);
     }
     let last = await at(0);

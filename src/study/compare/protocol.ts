@@ -36,7 +36,7 @@ function drawingLines({ protocol, samples, reconstruction, warnings }: DrawingRe
     `${weightsOf(weights)}, ${precision} ${on}`,
     ...samples.map(({ sampler: { solver, steps, guidance, interval, shift, target } }) => {
       const by = guidance === 1 ? 'no guidance' : `guidance ${guidance} on [${interval.join(', ')}]`;
-      return `samples: ${solver}, ${steps} steps, ${by}, shift ${shift}; the network predicts the ${target === 'clean' ? 'clean latent' : target}`;
+      return `samples: ${solver}, ${steps} steps, ${by}, shift ${shift}; the network predicts the ${target === 'velocity' ? target : 'clean latent'}${target === 'preconditioned' ? ', preconditioned' : ''}`;
     }),
     `labels ${labels}`,
     `${number(protocol.samples)} samples a set, noise: ${noise}, seed ${seed}; ${pictures}`,
