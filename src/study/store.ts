@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { FailureError, UsageError } from '../core/errors.js';
 import { disk } from '../io/disk.js';
+import { checkConfig } from '../train/config.js';
 import type { Identity, PlannedRun, RunResult } from './study.js';
 
 /** What results of all studies have beside settings and outcome. */
@@ -49,7 +50,7 @@ export class ResultStore<S extends object, O extends object> {
     const path = this.path(wanted);
     if (!disk.exists(path)) return undefined;
     const { tree, ...found } = this.read(path);
-    const settings = Object.fromEntries(Object.keys(wanted.settings).map((name) => [name, tree[name]]));
+    const settings = Object.fromEntries(Object.keys(wanted.settings).map((name) => [name, asNow(tree[name], name)]));
     const other = difference({ ...settings, compute: found.machine.compute }, { ...wanted.settings, compute });
     if (other !== undefined)
       throw new UsageError(`'${path}' is of other settings: ${other}. Choose another --out, or remove that file to have it computed again`);
@@ -73,6 +74,19 @@ export class ResultStore<S extends object, O extends object> {
       throw bad(result.error.issues.map(({ path: at, message }) => `${at.join('.')}: ${message}`).join('; '));
     };
     return { ...parsed(frame), outcome: parsed(this.outcome), tree: tree as Readonly<Record<string, unknown>> };
+  }
+}
+
+/** Settings as they were written, with what was done then for what has become a setting since. @param name where they are in what is around them */
+function asNow(tree: unknown, name = ''): unknown {
+  if (typeof tree !== 'object' || tree === null) return tree;
+  if (Array.isArray(tree)) return tree.map((each) => asNow(each));
+  if (name !== 'config') return Object.fromEntries(Object.entries(tree).map(([key, value]) => [key, asNow(value, key)]));
+  try {
+    return checkConfig(tree);
+  } catch (error) {
+    if (error instanceof UsageError) return tree; // of no run that this version knows: it will differ
+    throw error;
   }
 }
 

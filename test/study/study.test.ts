@@ -82,6 +82,18 @@ test('cases of one seed begin alike, whichever of them are run; what is measured
   assert.deepEqual(again, points('ema'));
 });
 
+test('a run that was finished before a setting was there is finished', async () => {
+  const path = at('again', 'results', 'pictures-16px.ema.1.json');
+  const result = JSON.parse(readFileSync(path, 'utf8')) as { config: { objective: Record<string, unknown> } };
+  assert.equal(result.config.objective.preconditioned, false);
+  delete result.config.objective.preconditioned;
+  result.config.objective.gradientIntoInput = true;
+  const before = `${JSON.stringify(result)}\n`;
+  writeFileSync(path, before);
+  exits(await dsd([...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'again', '--quiet'], { cwd: folder }), 0);
+  assert.equal(readFileSync(path, 'utf8'), before);
+});
+
 test('a mistake is refused before any work, by name', async () => {
   const other = [...STUDY, '--cases', 'ema', '--seeds', '1', '--out', 'alike'];
   const mistakes: readonly (readonly [words: string[], text: RegExp])[] = [
