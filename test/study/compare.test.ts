@@ -35,9 +35,10 @@ const one = { seeds: [1], settings: [], judging: {}, scale: 1 };
 const near = (actual: number, expected: number): void =>
   assert.ok(Math.abs(actual / expected - 1) <= TOLERANCE, `${actual} is not within ${TOLERANCE} of ${expected}`);
 
-for (const [name, preset, shape] of [
-  ['cpu', PARADIGM_PRESETS.cpu, { channels: 1, classes: 10 }],
-  ['gpu', PARADIGM_PRESETS.gpu, { channels: 1, classes: 10 }],
+// A masked view is encoded beside the whole picture.
+for (const [name, preset, shape, forwards] of [
+  ['cpu', PARADIGM_PRESETS.cpu, { channels: 1, classes: 10 }, 11.5],
+  ['gpu', PARADIGM_PRESETS.gpu, { channels: 1, classes: 10 }, 10],
 ] as const)
   test(`two stages have the parameters and the training of one: preset ${name}`, () => {
     for (const split of [0.25, 0.5, 0.75]) {
@@ -57,13 +58,13 @@ for (const [name, preset, shape] of [
         near(countParameters(model(a)).model + countParameters(model(b)).model, countParameters(model(dsd)).model);
         // By hand: an autoencoder encodes and decodes, forward and backward; a denoiser denoises so, and has a frozen encoder's pass.
         const costs = [trainedImages(a) * 6 * forward(a), trainedImages(b) * (3 * forward(b) + forward(a))] as const;
-        const whole = trainedImages(dsd) * 11.5 * forward(dsd);
+        const whole = trainedImages(dsd) * forwards * forward(dsd);
         near(costs[0] + costs[1], whole);
         near(costs[0] / whole, split);
         assert.deepEqual([stageFlops(both, 0), stageFlops(both, 1)], costs);
         assert.equal(stageFlops(stages('dsd'), 0), whole);
       }
-      assert.equal(passes(dsd.objective), 11.5);
+      assert.equal(passes(dsd.objective), forwards);
     }
   });
 
@@ -95,6 +96,16 @@ test('what a case is of is in its settings, and the rest is the same', () => {
     parameters.map((count) => (count / 1e6).toFixed(1)),
     ['1.3', '6.8', '41.0'],
   );
+});
+
+test('settings that a case cannot have are refused by its name, and those that none can have without', () => {
+  const plan = (cases: typeof CASES, settings: RunSettings) => () =>
+    planRuns({ ...one, preset: PARADIGM_PRESETS.cpu, cases, settings: [settings] });
+  const preconditioned = { objective: { preconditioned: true } };
+  assert.throws(plan(CASES, preconditioned), /^UsageError: case 'naive': objective\.preconditioned .* leave the case out with --cases$/s);
+  const naive = CASES.filter(({ name }) => name === 'naive');
+  assert.throws(plan(naive, preconditioned), /^UsageError: case 'naive': (?!.*--cases)/s);
+  assert.throws(plan(CASES, { train: { images: 1 } }), /^UsageError: train\.images 1 is less/);
 });
 
 test('a budget that cannot be met is refused, with what to change', () => {

@@ -1,4 +1,5 @@
 /** What the comparing studies plan: runs of one or more stages, each an ordinary run of `dsd train`, judged by one protocol. */
+import { UsageError } from '../../core/errors.js';
 import type { FeaturesName } from '../../eval/jury.js';
 import { merge, type RunConfig, type RunSettings, resolveConfig } from '../../train/config.js';
 import { dataName, type Named, type PlannedRun, type PresetText } from '../study.js';
@@ -66,7 +67,7 @@ export function planRuns({ preset, cases, seeds, settings, judging, scale }: Com
   return seeds.flatMap((seed) =>
     cases.map((each) => {
       const resolve: Resolve = (...over) => resolveConfig(preset.settings, ...settings, ...over, { train: { seed } });
-      const stages = each.stages(resolve);
+      const stages = stagesOf(each, resolve, cases.length > 1);
       const pictures = (stages[0] as Stage).config.data;
       return {
         ...{ data: dataName(pictures), case: each.name, seed, pictures },
@@ -75,6 +76,18 @@ export function planRuns({ preset, cases, seeds, settings, judging, scale }: Com
       };
     }),
   );
+}
+
+/** @throws UsageError that names the case, for settings that fit the preset but not it */
+function stagesOf(each: CompareCase, resolve: Resolve, others: boolean): readonly Stage[] {
+  resolve();
+  try {
+    return each.stages(resolve);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    const aside = others ? '; or leave the case out with --cases' : '';
+    throw new UsageError(`case '${each.name}': ${error.message}${aside}`, { cause: error });
+  }
 }
 
 /** What presets share: grids and weights at the end only, no checkpoint kept beside the newest. */
