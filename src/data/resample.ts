@@ -2,7 +2,7 @@
  * Resizing of 8-bit pictures, equal to the bit to Pillow's `Image.resize`, because Frechet distances move when it is not (Parmar, Zhang, Zhu:
  * "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022). The arithmetic is native/pictures/resize.cc.
  */
-import { resizer } from './resizer.js';
+import { type Filter, resizer } from './resizer.js';
 
 /** A picture in memory: height * width * channels bytes, row by row, channels together. */
 export interface Pixels {
@@ -19,8 +19,6 @@ export interface Window {
   readonly width: number;
   readonly height: number;
 }
-
-export type Filter = 'box' | 'bicubic' | 'lanczos';
 
 /**
  * Resizes a picture.

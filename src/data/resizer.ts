@@ -4,7 +4,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { FailureError } from '../core/errors.js';
 import { packageRoot } from '../io/package.js';
-import type { Filter } from './resample.js';
+
+export type Filter = 'box' | 'bicubic' | 'lanczos';
 
 /** The addon's exports (native/pictures/). */
 export interface Resizer {

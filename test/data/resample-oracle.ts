@@ -3,7 +3,8 @@
  * sizes that no fixture has. It is separable, widens the filter when it shrinks a picture, uses weights in fixed point of 22 bits, and rounds to 8 bits
  * between the horizontal and the vertical pass.
  */
-import type { Filter, Pixels } from '../../src/data/resample.js';
+import type { Pixels } from '../../src/data/resample.js';
+import type { Filter } from '../../src/data/resizer.js';
 
 const FILTERS: Record<Filter, { readonly support: number; readonly at: (x: number) => number }> = {
   box: { support: 0.5, at: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },

@@ -3,9 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Filter, Pixels } from '../../src/data/resample.js';
-import { centreSquare, resample } from '../../src/data/resample.js';
-import { load, resizer } from '../../src/data/resizer.js';
+import { centreSquare, type Pixels, resample } from '../../src/data/resample.js';
+import { type Filter, load, resizer } from '../../src/data/resizer.js';
 import { temporaryFolder } from './corpus.js';
 import { resampleOracle } from './resample-oracle.js';
 

@@ -10,7 +10,7 @@ import type { ModelConfig } from '../../src/dsd/sizes.js';
 import { Classifier, FEATURES } from '../../src/eval/classifier.js';
 import { describe } from '../../src/eval/describe.js';
 import { type EvaluateInput, type EvaluationReport, evaluate, judgePictures } from '../../src/eval/evaluate.js';
-import { ofClassifier } from '../../src/eval/features.js';
+import { ofClassifier } from '../../src/eval/extractors.js';
 import { pcaPsnr } from '../../src/eval/pca.js';
 import { spread } from '../../src/eval/pictures.js';
 import { measureReconstruction } from '../../src/eval/reconstruction.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { FailureError, UsageError } from '../../src/core/errors.js';
-import { openExtractor } from '../../src/eval/features.js';
+import { openExtractor } from '../../src/eval/extractors.js';
 import { Inception2015 } from '../../src/eval/inception-2015.js';
 import { inceptionOf, loadInception } from '../../src/eval/inception-weights.js';
 import { type SafeTensor, writeSafetensors } from '../../src/io/safetensors.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { key } from '../../src/core/random.js';
-import { openExtractor } from '../../src/eval/features.js';
+import { openExtractor } from '../../src/eval/extractors.js';
 import { noGrad, rand, scope, setThreads, tensor } from '../../src/torch/index.js';
 import { distance, fixture, picture, tensorflow } from './inception-fixture.js';
 
