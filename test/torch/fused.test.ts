@@ -143,9 +143,10 @@ for (const { wide: w, narrow, tolerance } of TYPES) {
   });
 }
 
+// A limit that libtorch warns of and ignores, and our kernels do not: under 'avx2' libtorch 2.11 itself fails at attention in bfloat16 where the processor has AMX.
 test('the same on a processor that does not multiply bfloat16', () => {
   const child = spawnSync(process.execPath, ['--test', '--test-name-pattern', 'qkvAttention', import.meta.filename], {
-    env: { ...process.env, ATEN_CPU_CAPABILITY: 'avx2', NODE_TEST_CONTEXT: undefined },
+    env: { ...process.env, ATEN_CPU_CAPABILITY: 'less', NODE_TEST_CONTEXT: undefined },
     encoding: 'utf8',
   });
   assert.equal(child.status, 0, child.stdout + child.stderr);
