@@ -4,6 +4,7 @@ import { InterruptedError } from '../core/errors.js';
 import type { Report, Standing } from '../study/files.js';
 import { type RunnerOptions, runStudy, type StudyProgress } from '../study/runner.js';
 import type { Named, PresetText, RunResult, Study, Workplace } from '../study/study.js';
+import { TimeLeft } from '../study/time-left.js';
 import type { Flags, Values } from './args.js';
 import type { Progress } from './progress.js';
 import { counted, duration } from './text.js';
@@ -117,16 +118,14 @@ export function planned<S extends object, O extends object, D>(
   };
 }
 
-/** The live line, with the time left by the rate since the first step; what is beside training counts as a part of it. */
+/** The live line, with the time left. */
 function liveLine<D>(progress: Progress, live: (detail: D) => readonly string[]): (at: StudyProgress<D>) => void {
-  let first: { readonly time: number; readonly spent: number } | undefined;
+  const timeLeft = new TimeLeft();
   return ({ run, share, detail, done, of, spent, left }) => {
-    const time = performance.now();
     const [what = '', ...more] = live(detail);
     const name = `run ${done + 1}/${of} ${run.case}, seed ${run.seed}: ${what}`;
     if (share === undefined) return progress.update(name, ...more);
-    first ??= { time, spent };
-    const seconds = (((time - first.time) / 1000) * left) / (spent - first.spent);
+    const seconds = timeLeft.at({ share, done, of, spent, left }, performance.now());
     progress.update(name, `ETA ${duration(seconds)}`, ...more);
   };
 }

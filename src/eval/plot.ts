@@ -15,8 +15,8 @@ export interface Series {
 
 export interface Panel {
   readonly title: string;
-  /** Log: values that are not above 0 lie on the lower edge, and means are geometric. */
-  readonly scale: 'linear' | 'log';
+  /** Linear: from 0. Log: values that are not above 0 lie on the lower edge, and means are geometric. Interval: even, of what has no true zero, such as decibels. */
+  readonly scale: 'linear' | 'log' | 'interval';
   readonly series: readonly Series[];
   /** A horizontal line with a word to it, such as a highest possible value. */
   readonly mark?: {
@@ -172,10 +172,11 @@ interface Axis {
   readonly at: (value: number) => number;
 }
 
-/** An axis that holds all values, with at most `most` ticks or so, its ends among them where it is linear. */
-export function axis(values: readonly number[], scale: 'linear' | 'log', most: number): Axis {
+/** An axis that holds all values, with at most `most` ticks or so, its ends among them where it is even. */
+export function axis(values: readonly number[], scale: Panel['scale'], most: number): Axis {
   const usable = scale === 'log' ? values.filter((value) => value > 0) : values;
   const [low, high] = usable.length === 0 ? [scale === 'log' ? 0.1 : 0, 1] : [Math.min(...usable), Math.max(...usable)];
+  if (scale === 'interval') return low === high ? linearAxis(low - 1, high + 1, most) : linearAxis(low, high, most);
   return scale === 'log' ? logAxis(low, high, most) : linearAxis(Math.min(0, low), high === 0 && low === 0 ? 1 : Math.max(0, high), most);
 }
 

@@ -72,7 +72,7 @@ test('values that cannot be drawn leave no trace and no NaN', () => {
     { label: 's', colour: '#000000', lines: [line, line] },
     { label: 'none', colour: '#000000', lines: [[], []] },
   ];
-  for (const scale of ['linear', 'log'] as const) {
+  for (const scale of ['linear', 'log', 'interval'] as const) {
     const svg = toSvg(layOut(plot([{ title: 'p', scale, series }])));
     parses(svg);
     assert.equal(lines(svg, 's', '0')[0]?.length, 2);
@@ -89,7 +89,7 @@ test('ticks are round numbers inside the axis, few, and in order', () => {
     [1, 1],
     [0.001, 900],
   ] as const) {
-    for (const scale of ['linear', 'log'] as const) {
+    for (const scale of ['linear', 'log', 'interval'] as const) {
       const { ticks, at } = axis([low, high], scale, 7);
       assert.ok(ticks.length >= 2 && ticks.length <= 12, `${low} to ${high}: ${ticks}`);
       assert.deepEqual(

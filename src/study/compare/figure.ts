@@ -10,7 +10,8 @@ const WIDE = 10;
 /** Half of a mean's line, and the distance of two seeds, in places of the axis. */
 const [HALF, APART] = [0.28, 0.12];
 
-const scaleOf = (values: readonly number[]): Panel['scale'] => {
+const scaleOf = ({ unit }: Measure, values: readonly number[]): Panel['scale'] => {
+  if (unit !== undefined) return 'interval';
   const above = values.filter((value) => value > 0);
   return above.length === values.length && Math.max(...above) > WIDE * Math.min(...above) ? 'log' : 'linear';
 };
@@ -31,7 +32,7 @@ export function drawCases(
   const panels = measures.map((measure): Panel => {
     const found = shown.flatMap((summary) => summary.measures[measure.key]?.values ?? []);
     const mark = floorOf(results, measure);
-    const scale = scaleOf([...found, ...(mark === undefined ? [] : [mark])]);
+    const scale = scaleOf(measure, [...found, ...(mark === undefined ? [] : [mark])]);
     const series = shown.flatMap((summary, i): Series[] => {
       const of = summary.measures[measure.key];
       if (!of) return [];
@@ -76,7 +77,7 @@ export function drawSizes(
       }),
     );
     const mark = floorOf(results, measure);
-    const scale = scaleOf([...lines.flat().map(([, y]) => y), ...(mark === undefined ? [] : [mark])]);
+    const scale = scaleOf(measure, [...lines.flat().map(([, y]) => y), ...(mark === undefined ? [] : [mark])]);
     const series = [{ label: measure.key, colour: COLOURS[i % COLOURS.length] as string, dots: true, lines }];
     return { title: measure.title, scale, series, ...(mark === undefined ? {} : { mark: { y: mark, label: 'real pictures' } }) };
   });
