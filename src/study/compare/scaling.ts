@@ -71,8 +71,8 @@ export const SCALING_PRESETS = {
     ...gpu,
     about:
       "networks of 1.3M, 6.8M and 41M weights by the recipe of `dsd study paradigms`, 300,000 pictures a run; --data names a folder with Fashion-MNIST's IDX files",
-    cost: 'a seed in under six minutes on one H100, beside another study',
-    expect: 'one seed: FD-nsfwjs-mixed7 0.29, 0.21, 0.23 from small to large; FD-classifier 2.0, 0.81, 0.42',
+    cost: 'a seed in six and a half minutes on one H200, beside another study',
+    expect: 'one seed: FD-nsfwjs-mixed7 0.165, 0.094, 0.065 from small to large; FD-classifier 0.95, 0.41, 0.18',
     settings: asStudied(gpu.settings, { preset: 'scaling-gpu' }),
     sizes: [SIZES.demo, SIZES.T, SIZES.S],
   },
