@@ -5,11 +5,14 @@
  * steps at batch 256. All else is PyTorch's default: lr 1e-3 throughout, betas 0.9 and 0.999, weight decay 0.01, uniform
  * initialisation within 1 / sqrt(fan in); but convolutions have no bias, since batch norm takes it away. float32; pictures in [-1, 1], no flips.
  */
-import { UsageError } from '../core/errors.js';
+import { FailureError, UsageError } from '../core/errors.js';
 import { key, permutation } from '../core/random.js';
 import type { ImageSource } from '../data/source.js';
 import { fromPixels } from '../dsd/generate.js';
+import { disk } from '../io/disk.js';
+import { readSafetensors, writeSafetensors } from '../io/safetensors.js';
 import { Optimizer } from '../nn/optimizer.js';
+import { toFile, toTensor } from '../nn/stored.js';
 import { Weights } from '../nn/weights.js';
 import {
   adaptiveAvgPool2d,
@@ -37,6 +40,9 @@ const MOMENTUM = 0.1;
 const EPSILON = 1e-5;
 /** Pixels of pictures in one pass without gradient: the first layer holds 64 float32 values, a few times, for each. */
 const PIXELS = 2 ** 19;
+
+/** Of a file's metadata: the protocol as JSON. */
+const PROTOCOL = 'classifier';
 
 export interface ClassifierOptions {
   readonly device: Device;
@@ -79,13 +85,11 @@ export class Classifier {
    * @throws UsageError for a source without at least two classes; PictureError for a picture that cannot be read
    */
   static async train(source: ImageSource, options: ClassifierOptions): Promise<Classifier> {
-    const { device, seed, steps = 600, batch = 256, learningRate = 1e-3, weightDecay = 0.01, progress } = options;
+    const { device, progress } = options;
     const K = source.classes.length;
     if (K < 2) throw new UsageError(`a classifier needs at least two classes, and ${source.name} has ${K}`);
-    const protocol: ClassifierProtocol = {
-      ...{ name: 'classifier', features: FEATURES, steps, batch, optimizer: 'AdamW', learningRate, weightDecay, seed },
-      ...{ trainedOn: source.name, pictures: source.length },
-    };
+    const protocol = protocolOf(source, options);
+    const { seed, steps, batch, learningRate, weightDecay } = protocol;
     const classifier = new Classifier(protocol, K, device, initial(source.channels, K, seed, device), initialRunning(device));
     const optimizer = new Optimizer(classifier.weights, {
       muon: new Map(),
@@ -122,6 +126,51 @@ export class Classifier {
     } finally {
       optimizer.dispose();
     }
+  }
+
+  /**
+   * The classifier in a file, or, where there is no such file, one that is trained and written there: for what is judged at several times to be judged by one.
+   * @throws UsageError for a file of another classifier; and as `train`, SafetensorsError, DiskError
+   */
+  static async kept(path: string, source: ImageSource, options: ClassifierOptions): Promise<Classifier> {
+    if (disk.exists(path)) return Classifier.read(path, source, options);
+    const classifier = await Classifier.train(source, options);
+    try {
+      const tensors = [...classifier.weights.tensors, ...classifier.running.tensors].map(([name, value]) => [name, toFile(value)] as const);
+      writeSafetensors(path, new Map(tensors), new Map([[PROTOCOL, JSON.stringify(classifier.protocol)]]));
+      return classifier;
+    } catch (error) {
+      classifier.dispose();
+      throw error;
+    }
+  }
+
+  private static read(path: string, source: ImageSource, options: ClassifierOptions): Classifier {
+    const { device } = options;
+    const { tensors, metadata } = readSafetensors(path);
+    const protocol = protocolOf(source, options);
+    // Where the pictures lie may have changed.
+    const settings = (of: object): string => JSON.stringify({ ...of, trainedOn: undefined });
+    const found: unknown = JSON.parse(metadata.get(PROTOCOL) ?? 'null');
+    if (typeof found !== 'object' || found === null || settings(found) !== settings(protocol))
+      throw new UsageError(
+        `'${path}' is not the classifier that is asked for (${settings(protocol)}), but ${settings(found ?? {})}: remove it to have another trained`,
+      );
+    const load = (like: Weights): Weights => {
+      const loaded = new Map<string, Tensor>();
+      for (const [name, value] of like.tensors) {
+        const stored = tensors.get(name);
+        if (stored?.dtype !== 'F32' || String(stored.shape) !== String(value.shape))
+          throw new FailureError(
+            `'${path}' has no classifier of these pictures: its tensor '${name}' is missing or of another shape. Remove it`,
+          );
+        loaded.set(name, toTensor(stored, device));
+      }
+      like.dispose();
+      return new Weights(loaded);
+    };
+    const K = source.classes.length;
+    return new Classifier(protocol, K, device, load(initial(source.channels, K, protocol.seed, device)), load(initialRunning(device)));
   }
 
   /** x (B, H, H, ch) in [-1, 1] -> (B, 256): the last layer, averaged over places. */
@@ -186,6 +235,14 @@ export class Classifier {
     this.weights.dispose();
     this.running.dispose();
   }
+}
+
+function protocolOf(source: ImageSource, options: ClassifierOptions): ClassifierProtocol {
+  const { seed, steps = 600, batch = 256, learningRate = 1e-3, weightDecay = 0.01 } = options;
+  return {
+    ...{ name: 'classifier', features: FEATURES, steps, batch, optimizer: 'AdamW', learningRate, weightDecay, seed },
+    ...{ trainedOn: source.name, pictures: source.length },
+  };
 }
 
 function initial(channels: number, K: number, seed: number, device: Device): Weights {

@@ -171,12 +171,16 @@ export async function evaluateBy(jury: Jury, input: EvaluateInput): Promise<Eval
       input.onSamples?.(i, first, pixels);
       memorised?.see(first, pixels);
     };
-    const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
     try {
-      samples.push({ sampler, ...jury.score(descriptions, set.labels) });
-      neighbours = await memorised?.find(descriptions);
+      const descriptions = await jury.describe(set, { batch: input.batch, onPictures });
+      try {
+        samples.push({ sampler, ...jury.score(descriptions, set.labels) });
+        neighbours = await memorised?.find(descriptions);
+      } finally {
+        disposeAll(descriptions);
+      }
     } finally {
-      disposeAll(descriptions);
+      set.close();
     }
   }
   return {

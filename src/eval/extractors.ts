@@ -11,7 +11,7 @@ export const EXTRACTORS = ['inception-2015', 'nsfwjs-mixed7'] as const;
 export type ExtractorName = (typeof EXTRACTORS)[number];
 
 const WANTED =
-  'FID is defined by the Inception of 2015, whose weights cannot be shipped here. Give them with --inception PATH, or in the variable DSD_INCEPTION: inception-2015-12-05.pt (TorchScript), or a safetensors file with the names of that one or of pt_inception-2015-12-05-6726825d.pth';
+  'FID is defined by the Inception of 2015, whose weights cannot be shipped here. Name their file in the variable DSD_INCEPTION (or, of `dsd eval`, with --inception PATH): inception-2015-12-05.pt (TorchScript), or a safetensors file with the names of that one or of pt_inception-2015-12-05-6726825d.pth';
 
 /**
  * @param options.inception the file of `inception-2015`; DSD_INCEPTION if not given

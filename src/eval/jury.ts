@@ -26,6 +26,9 @@ export const AGAINST = ['held-out', 'train', 'all'] as const;
 export type Against = (typeof AGAINST)[number];
 
 export type ClassifierSettings = Pick<ClassifierOptions, 'steps' | 'batch' | 'learningRate' | 'weightDecay'>;
+/** More pictures than this share of a part in a reference: it was taken from that part. Fewer are pictures that both parts of a set have. */
+const SHARED = 0.02;
+
 /** What takes time. */
 export type Stage = 'classifier' | 'training' | 'reference' | 'floor' | 'reconstruction' | 'components' | 'samples';
 
@@ -48,6 +51,8 @@ export interface JuryInput {
   readonly device: Device;
   readonly seed: number;
   readonly classifier?: ClassifierSettings | undefined;
+  /** Where the classifier is kept from one jury to the next: read if it is there, else written. */
+  readonly classifierFile?: string | undefined;
   readonly progress?: ((stage: Stage, done: number, total: number) => void) | undefined;
 }
 
@@ -119,6 +124,13 @@ export class Jury {
     }
   }
 
+  /** Whether such a jury could be opened, as far as it can be told in a moment. @throws UsageError, FailureError as `open` */
+  static check(input: JuryInput): void {
+    checkJury(input);
+    const { device, inception } = input;
+    for (const name of input.features) if (name !== 'classifier') openExtractor(name, { device, inception }).dispose();
+  }
+
   private own<T extends { dispose(): void }>(thing: T): T {
     this.owned.push(thing);
     return thing;
@@ -133,7 +145,13 @@ export class Jury {
     const found = files.length === 0 ? [] : features.map((name) => openFileReference(files, networks.get(name as ExtractorName) ?? ours));
     if (features.includes('classifier') && data) {
       const told = (step: number, steps: number) => progress?.('classifier', step, steps);
-      this.classifier = this.own(await Classifier.train(data.train, { ...this.input.classifier, device, seed, progress: told }));
+      const { classifier, classifierFile } = this.input;
+      const options = { ...classifier, device, seed, progress: told };
+      this.classifier = this.own(
+        classifierFile === undefined
+          ? await Classifier.train(data.train, options)
+          : await Classifier.kept(classifierFile, data.train, options),
+      );
     }
     this.extractors = features.map((name) => networks.get(name as ExtractorName) ?? ofClassifier(this.classifier as Classifier));
     await this.describeTraining();
@@ -186,20 +204,24 @@ export class Jury {
       }
       return;
     }
-    // All real pictures are the reference, so the floor is one part of them against the other.
+    // All real pictures are the reference, so the floor is one part of them against the other: held-out pictures, at the samples' count, against the training part's.
     const share = Math.min(1, real / (train.length + heldOut.length));
     const most = (length: number): number => Math.max(NEIGHBOURS + 1, Math.floor(length * share));
     const [first, second] = [await seen(most(train.length), 'reference'), await held(most(heldOut.length), 'reference')];
     const whole = { name: `${first.name}; ${second.name}`, indices: [...first.indices, ...second.indices] };
+    const some = spread(second.indices.length, Math.min(count, second.indices.length));
+    const part = { name: `${second.name}, against the ${first.indices.length} of ${first.name} alone`, indices: some };
     for (const [i, extractor] of this.extractors.entries()) {
       const [one, other] = [first.descriptions[i] as Description, second.descriptions[i] as Description];
       const both = stacked(one, other);
       const own = this.own(Reference.ofPictures(extractor, both, { seed }));
       disposeAll([both]);
       const alone = Reference.ofPictures(extractor, one, { seed });
+      const few = rowsOf(other, some);
       try {
-        this.judge(extractor, own, whole, { part: second, distances: alone.measure(other) });
+        this.judge(extractor, own, whole, { part, distances: alone.measure(few) });
       } finally {
+        disposeAll([few]);
         alone.dispose();
       }
     }
@@ -207,8 +229,8 @@ export class Jury {
 
   private async judgeByFiles(files: readonly FileReference[]): Promise<void> {
     const { data, count, seed, device, progress } = this.input;
-    const floor = data && (await this.part('heldOut', Math.min(count, data.heldOut.length), 'floor'));
-    this.heldOut = floor;
+    this.heldOut = data && (await this.part('heldOut', Math.min(count, data.heldOut.length), 'floor'));
+    const references: Reference[] = [];
     for (const [i, extractor] of this.extractors.entries()) {
       const file = files[i] as FileReference;
       this.warnings.push(...file.warnings);
@@ -216,29 +238,50 @@ export class Jury {
       const set = opened && data ? inChannels(opened, data.train.channels) : opened;
       const told = (done: number, total: number) => progress?.('reference', done, total);
       let described: Description[] | undefined;
-      let own: Reference;
       try {
         described = set && (await describe(set, [extractor], { device, progress: told }));
         const options = { seed, device };
-        own = this.own(
-          file.statistics
-            ? Reference.ofFile(extractor, file.statistics, described?.[0], options)
-            : Reference.ofPictures(extractor, described?.[0] as Description, options),
+        references.push(
+          this.own(
+            file.statistics
+              ? Reference.ofFile(extractor, file.statistics, described?.[0], options)
+              : Reference.ofPictures(extractor, described?.[0] as Description, options),
+          ),
         );
       } finally {
         disposeAll(described ?? []);
         set?.close();
       }
-      const distances = floor && own.measure(floor.descriptions[i] as Description);
-      this.judge(extractor, own, { name: file.path }, distances && { part: floor, distances });
     }
+    const floor = await this.outside(references);
+    for (const [i, extractor] of this.extractors.entries()) {
+      const own = references[i] as Reference;
+      const distances = floor && own.measure(floor.descriptions[i] as Description);
+      this.judge(extractor, own, { name: (files[i] as FileReference).path }, distances && { part: floor, distances });
+    }
+  }
+
+  /** Real pictures that are not in the references: held-out ones, or else training ones. Files do not say of which pictures they are, so they are asked for these. */
+  private async outside(references: readonly Reference[]): Promise<Part | undefined> {
+    const { heldOut } = this;
+    const { data, count } = this.input;
+    if (!heldOut || !data) return undefined;
+    const apart = ({ descriptions }: Part): boolean =>
+      references.every((reference, i) => (reference.contains(descriptions[i] as Description) ?? 0) <= SHARED);
+    if (apart(heldOut)) return heldOut;
+    const training = await this.part('train', Math.min(count, data.train.length), 'floor');
+    if (apart(training)) return training;
+    this.warnings.push(
+      `the reference has pictures of ${heldOut.name} and of ${training.name}, so there are none to say what real pictures score against it`,
+    );
+    return undefined;
   }
 
   private judge(
     extractor: Extractor,
     reference: Reference,
     from: { readonly name: string },
-    floor: { readonly part: Part; readonly distances: Distances } | undefined,
+    floor: { readonly part: Pick<Part, 'name' | 'indices'>; readonly distances: Distances } | undefined,
   ): void {
     const { name, distance, dimension, source } = extractor;
     const count = Number.isFinite(reference.count) ? reference.count : null;
@@ -265,11 +308,18 @@ export class Jury {
     const distances = this.judges.map(({ reference }, i) => reference.measure(descriptions[i] as Description));
     const { classifier, input } = this;
     const own = descriptions[input.features.indexOf('classifier')];
-    const known = labels?.every((label) => classifier && label < classifier.classes);
+    const unknown = classifier && labels?.find((label) => label >= classifier.classes);
+    if (classifier && unknown !== undefined)
+      this.warn(`pictures have the class ${unknown}, and the data's classes are 0 to ${classifier.classes - 1}: no accuracy is given`);
+    const known = unknown === undefined;
     return {
       ...{ count: distances[0]?.count ?? 0, distances },
       ...(classifier && own && labels && known ? { accuracy: share(classifier, own.pooled, labels) } : {}),
     };
+  }
+
+  private warn(warning: string): void {
+    if (!this.warnings.includes(warning)) this.warnings.push(warning);
   }
 
   /** Frechet distances of descriptions from those of a part, by network. */

@@ -10,6 +10,9 @@ import { UsageError } from '../core/errors.js';
 import { cat, full, keep, minimum, noGrad, scope, type Tensor } from '../torch/index.js';
 import { checkFeatures, checkWidths, pieces, wide } from './rows.js';
 
+/** Features of one picture, described in batches of other sizes, are no further apart than this share of their norms about the centre. */
+const SAME = 1e-4;
+
 export class Manifold {
   readonly count: number;
   readonly dimension: number;
@@ -45,6 +48,23 @@ export class Manifold {
 
   /** Share of points (P, D) that lie in the manifold. Waits for the device. @throws UsageError for points of another width, FailureError as above */
   covers(points: Tensor): number {
+    return this.share(points, (distances, _, from, width) => distances.sub(this.radii.narrow(0, from, width)));
+  }
+
+  /** Share of points (P, D) that are the set's own, up to the rounding of float32 features. Waits for the device. @throws as `covers` */
+  contains(points: Tensor): number {
+    return this.share(points, (distances, norms, from, width) =>
+      distances.sub(
+        norms
+          .unsqueeze(1)
+          .add(this.norms.narrow(0, from, width))
+          .mul(SAME ** 2),
+      ),
+    );
+  }
+
+  /** @param excess of squared distances (rows, width) to points from, from + 1, ... of the set over what counts, for points of these squared norms (rows) */
+  private share(points: Tensor, excess: (distances: Tensor, norms: Tensor, from: number, width: number) => Tensor): number {
     const [P, D] = checkFeatures(points, 'the points');
     checkWidths(this.dimension, D, 'precision and recall');
     const inside = noGrad(() =>
@@ -56,7 +76,7 @@ export class Manifold {
             const least = full([take], Number.POSITIVE_INFINITY, { dtype: 'float64', device: points.device });
             for (const [from, width] of pieces(this.count))
               scope(() => {
-                const over = this.distances(a, norms, from, width).sub(this.radii.narrow(0, from, width));
+                const over = excess(this.distances(a, norms, from, width), norms, from, width);
                 least.copy_(minimum(least, over.amin(1)));
               });
             return least.le(0).sum().unsqueeze(0);

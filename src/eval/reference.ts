@@ -138,6 +138,11 @@ export class Reference {
     }
   }
 
+  /** Share of pictures that are the reference's own; undefined where it has no features of its pictures. @throws as measure */
+  contains({ pooled }: Description): number | undefined {
+    return this.manifold?.contains(pooled);
+  }
+
   /** Why a Frechet distance of `count` pictures would be untrustworthy, and how biased, or undefined. */
   warning(count: number): string | undefined {
     const problem = frechetWarning(this.pooled, count);

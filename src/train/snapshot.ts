@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { DivergedError, FailureError } from '../core/errors.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { encodeSafetensors, readSafetensors } from '../io/safetensors.js';
+import { toFile, toTensor } from '../nn/stored.js';
 import { type Device, gradNorm, noGrad, scope, type Tensor } from '../torch/index.js';
 import { type CheckpointState, type Snapshot, stateFile } from './checkpoints.js';
 import type { Accumulator } from './metrics.js';
 import type { Stepper } from './step.js';
-import { encodeWeights, toFile, toTensor } from './weights.js';
+import { encodeWeights } from './weights.js';
 
 const ACCUMULATED = 'accumulated.';
 

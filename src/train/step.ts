@@ -12,6 +12,7 @@ import { type Losses, type LossName, losses } from '../dsd/objective.js';
 import { lpips } from '../dsd/perceptual.js';
 import { type ModelConfig, parameters } from '../dsd/sizes.js';
 import { Average, Optimizer } from '../nn/optimizer.js';
+import { loadTensors } from '../nn/stored.js';
 import { Copies, type Weights } from '../nn/weights.js';
 import {
   type Device,
@@ -31,7 +32,7 @@ import {
 import type { RunConfig } from './config.js';
 import { Inputs } from './inputs.js';
 import { learningRate } from './schedule.js';
-import { loadAutoencoder, loadTensors } from './weights.js';
+import { loadAutoencoder } from './weights.js';
 
 /** What a step leaves, unread, on the device; the reader disposes of it. The values hold until the next step, which may write its own in their place. */
 export interface StepOutput {

@@ -9,8 +9,9 @@ import { Model } from '../dsd/model.js';
 import { type ModelConfig, type ParameterSpec, parameters } from '../dsd/sizes.js';
 import { type Disk, disk as realDisk } from '../io/disk.js';
 import { encodeSafetensors, readSafetensors, type SafeTensor } from '../io/safetensors.js';
+import { toFile, toTensor } from '../nn/stored.js';
 import { Weights } from '../nn/weights.js';
-import { type Device, type Tensor, tensor } from '../torch/index.js';
+import type { Device, Tensor } from '../torch/index.js';
 import { checkConfig, modelConfig, type RunConfig } from './config.js';
 
 /** The name that model hubs look for, beside config.json and README.md. */
@@ -81,18 +82,6 @@ export function encodeWeights(
     ...(frozen ? [['autoencoder', JSON.stringify(frozen.config)] as const] : []),
   ]);
   return encodeSafetensors(tensors, metadata);
-}
-
-/** A float32 tensor's bytes, copied from wherever it is. @throws FailureError for another type: only float32 is trained */
-export function toFile(value: Tensor): SafeTensor {
-  if (value.dtype !== 'float32') throw new FailureError(`a tensor to be written is ${value.dtype}, and only float32 is`);
-  const data = value.toArray() as Float32Array;
-  return { dtype: 'F32', shape: value.shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
-}
-
-/** @param found of dtype F32 */
-export function toTensor(found: SafeTensor, device: Device): Tensor {
-  return tensor(new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4), [...found.shape], { device });
 }
 
 /** What a weights file holds, without an engine. @throws UsageError, FailureError, SafetensorsError. */
@@ -208,16 +197,6 @@ function fromFile(
         `'${file}': tensor '${prefix}${name}' is ${found.dtype} [${found.shape}], wanted F32 [${shape}]: these weights are of another network than their configuration says`,
       );
     }
-    out.set(name, toTensor(found, device));
-  }
-  return new Weights(out);
-}
-
-/** Any safetensors file of float32 tensors as weights, such as those of a perceptual network. */
-export function loadTensors(path: string, device: Device): Weights {
-  const out = new Map<string, Tensor>();
-  for (const [name, found] of readSafetensors(path).tensors) {
-    if (found.dtype !== 'F32') throw new FailureError(`'${path}': tensor '${name}' is ${found.dtype}, wanted F32`);
     out.set(name, toTensor(found, device));
   }
   return new Weights(out);

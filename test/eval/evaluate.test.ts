@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { UsageError } from '../../src/core/errors.js';
 import { integer, key } from '../../src/core/random.js';
@@ -16,6 +17,7 @@ import { spread } from '../../src/eval/pictures.js';
 import { measureReconstruction } from '../../src/eval/reconstruction.js';
 import { ofSource } from '../../src/eval/sets.js';
 import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
+import { workplace } from '../cli/harness.js';
 import { liveTensors } from '../torch/live.js';
 
 setThreads(1); // tensors this small gain nothing from more, and test files run side by side
@@ -208,6 +210,44 @@ test('an evaluation gives every figure with its protocol, and frees what it made
   assert.equal(JSON.stringify(report).includes('null'), false, 'all of it can be saved as JSON');
 });
 
+test('samplers of several settings in bfloat16 leave nothing behind', async () => {
+  const asked = input({ dtype: 'bfloat16', settings: guided(1, 1.5, 2) });
+  const before = await liveTensors();
+  await evaluate(asked);
+  assert.equal(memory().live, before);
+});
+
+test('a classifier is kept in a file, and one of other settings is refused', async () => {
+  const { folder, remove } = workplace();
+  const file = join(folder, 'classifier.safetensors');
+  const [train, heldOut] = [corners(20, 1), corners(6, 2)];
+  const options = { device: 'cpu', seed: 5, steps: 2, batch: 8 } as const;
+  const before = await liveTensors();
+  const judged = async (classifier: Classifier): Promise<[unknown, unknown]> => {
+    const [found] = await describe(ofSource(heldOut, spread(6, 6)), [ofClassifier(classifier)], { device: 'cpu' });
+    const values = found?.pooled.toArray();
+    const labels = scope(() => classifier.labelsOf(found?.pooled as Tensor).toArray());
+    for (const thing of [found?.pooled, classifier]) thing?.dispose();
+    return [values, labels];
+  };
+  try {
+    const first = await judged(await Classifier.kept(file, train, options));
+    let steps = 0;
+    assert.deepEqual(await judged(await Classifier.kept(file, train, { ...options, progress: () => steps++ })), first);
+    assert.equal(steps, 0, 'it is read, not trained');
+    const refused = (settings: object): Promise<void> =>
+      assert.rejects(
+        Classifier.kept(file, train, { ...options, ...settings }),
+        (error: Error) => error instanceof UsageError && /is not the classifier that is asked for .*remove it/.test(error.message),
+      );
+    await refused({ seed: 6 });
+    await refused({ steps: 3 });
+    assert.equal(memory().live, before);
+  } finally {
+    remove();
+  }
+});
+
 test('real pictures are compared with the part that is asked for', async () => {
   const data = { train: corners(40, 1), heldOut: corners(30, 2) };
   const judged = async (changes: Partial<EvaluateInput>) => {
@@ -228,8 +268,16 @@ test('real pictures are compared with the part that is asked for', async () => {
   assert.ok(Math.abs((floor?.frechet as number) - train.found.frechet) < 1e-9, 'the floor is of the very pictures that were judged');
   const all = await judged({ against: 'all', real: 1000 });
   assert.deepEqual(all.judge.reference, { source: 'corners 1; corners 2', count: 70 });
-  assert.equal(all.report.floor?.[0]?.count, 30);
+  assert.deepEqual(all.judge.floor, { source: 'corners 2, against the 40 of corners 1 alone', count: 25 });
+  assert.equal(all.report.floor?.[0]?.count, 25, 'as many as are judged');
   assert.equal(all.found.precision, 1);
+
+  const strange = await judgePictures(
+    { ...input({ data }), count: 25 },
+    { ...ofSource(data.heldOut, spread(30, 25)), labels: Array(25).fill(7) },
+  );
+  assert.equal(strange.samples.accuracy, undefined);
+  assert.match(strange.warnings.join('\n'), /^pictures have the class 7, and the data's classes are 0 to 2: no accuracy is given$/m);
 });
 
 test('samples that are pictures of the class asked for score well, and those of another class do not', async () => {

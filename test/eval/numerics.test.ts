@@ -239,6 +239,17 @@ test('a manifold outlives the features that it was made of', () => {
   made.dispose();
 });
 
+test('a set contains its own points, up to rounding, and no others', () => {
+  scope(() => {
+    const own = normal(60, 8, 4);
+    const set = new Manifold(own);
+    assert.equal(set.contains(own.mul(1 + 1e-6)), 1);
+    assert.equal(set.contains(normal(50, 8, 5)), 0);
+    assert.equal(set.contains(cat([own.narrow(0, 0, 15), normal(45, 8, 6)])), 0.25);
+    set.dispose();
+  });
+});
+
 test('a kernel distance is a function of seed and features, and about 0 for one distribution', () => {
   scope(() => {
     const [a, b] = [normal(300, 8, 10), normal(300, 8, 11)];

@@ -184,7 +184,18 @@ test('pictures are judged by several networks; a reference written and read agai
   const pictures = npz('pictures.npz', { arr_0: { dtype: 'uint8', shape: [8, 8, 8, 3], data: pixels(8, 192, 2) } });
   const third = await judgePictures(input({ files: [pictures] }), set);
   assert.ok(Math.abs((third.samples.distances[0]?.frechet as number) - (wanted?.frechet as number)) < 1e-9);
-  assert.equal(third.floor?.[0]?.precision, 1, 'the floor is of pictures of the reference');
+  assert.deepEqual(
+    third.protocol.judges[0]?.floor,
+    { source: 'source 1', count: 6 },
+    'of training pictures, since the reference has the held-out ones',
+  );
+  assert.ok((third.floor?.[0]?.frechet as number) > 1e-3);
+  const everything = npz('everything.npz', {
+    arr_0: { dtype: 'uint8', shape: [20, 8, 8, 3], data: Buffer.concat([pixels(8, 192, 2), pixels(12, 192, 1)]) },
+  });
+  const fourth = await judgePictures(input({ files: [everything] }), set);
+  assert.deepEqual([fourth.floor, fourth.protocol.judges[0]?.floor], [undefined, undefined]);
+  assert.match(fourth.warnings.join('\n'), /^the reference has pictures of source 2 and of source 1, so there are none/m);
   set.close();
   assert.equal(memory().live, before);
 });

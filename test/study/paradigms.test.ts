@@ -32,6 +32,18 @@ const PARADIGMS = ['study', 'paradigms', ...COMMON, ...SMALL];
 before(() => makePictures(at('pictures')));
 after(remove);
 
+test('what judging wants is looked at before anything is trained', async () => {
+  const ended = exits(
+    await dsd([...PARADIGMS.map((word) => (word === 'classifier' ? 'inception-2015' : word)), '--out', 'early'], {
+      cwd: folder,
+      env: { DSD_INCEPTION: '' },
+    }),
+    2,
+  );
+  assert.match(ended.stderr, /Name their file in the variable DSD_INCEPTION/);
+  assert.ok(!existsSync(at('early', 'runs')));
+});
+
 test('paradigms: every case is trained and judged; an interrupted study goes on with the run that it was in', async () => {
   const words = [...PARADIGMS, '--seeds', '1', '--out', 'out'];
   const running = start(words, { cwd: folder });

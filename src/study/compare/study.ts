@@ -13,7 +13,7 @@ import { stopIf } from '../runner.js';
 import type { Bench, PlannedRun, Study, Workplace } from '../study.js';
 import { stageFlops, trainedImages } from './budget.js';
 import { type Outcome, outcome } from './outcome.js';
-import { type ComparePlan, type CompareSettings, type Judging, planRuns } from './plan.js';
+import { type ComparePlan, type CompareSettings, planRuns } from './plan.js';
 import { Shown } from './shown.js';
 import { shapesOf, trainedIn, trainStage } from './train-stage.js';
 
@@ -36,7 +36,16 @@ const BATCH = { cpu: 128, gpu: 1000 };
 
 /** @throws UsageError for settings that do not fit */
 export function compare(name: string, plan: ComparePlan): Study<CompareSettings, Outcome, CompareDetail> {
-  return { name, runs: planRuns(plan), outcome, open: async (data, _, work) => new Comparison(data, work) };
+  const runs = planRuns(plan);
+  return {
+    ...{ name, runs, outcome },
+    open: async (data, first, work) => {
+      const comparison = new Comparison(data, work);
+      const drawing = runs.find((run) => run.data === first.data && run.settings.stages.every(({ config }) => decodes(config)));
+      if (drawing) comparison.check(drawing);
+      return comparison;
+    },
+  };
 }
 
 type Run = PlannedRun<CompareSettings>;
@@ -51,6 +60,11 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
     private readonly data: DataSet,
     private readonly work: Workplace,
   ) {}
+
+  /** What would be found out only when a first run has been trained. @throws UsageError, FailureError */
+  check(run: Run): void {
+    Jury.check(this.juryInput(run));
+  }
 
   async compute(run: Run, onProgress: Told): Promise<Outcome> {
     this.told = onProgress;
@@ -124,7 +138,8 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
     };
   }
 
-  private async judge({ settings: { judging } }: Run, weights: string): Promise<Pick<Outcome, never>> {
+  private async judge(run: Run, weights: string): Promise<Pick<Outcome, never>> {
+    const { judging } = run.settings;
     const { data } = this;
     const { device, compute } = this.work;
     const { config, denoiser, autoencoder: coder, kind } = loadModel(weights, device);
@@ -138,8 +153,8 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
       const sampler = samplerOptions(config);
       const settings = [...new Set([1, sampler.guidance])].map((guidance) => ({ ...sampler, guidance }));
       const shown = new Shown(settings, judging.shown);
-      const drawing = await evaluateBy(await this.openJury(judging), {
-        ...this.juryInput(judging),
+      const drawing = await evaluateBy(await this.openJury(run), {
+        ...this.juryInput(run),
         ...common,
         ...{ denoiser, settings, labels: config.objective.labels ? 'balanced' : 'none' },
         onSamples: (set, first, pixels) => shown.see(set, first, pixels),
@@ -156,17 +171,18 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
     this.told(1, { kind: 'judging', stage, done, of });
   };
 
-  private juryInput({ features, samples, real, seed, classifierSteps }: Judging) {
-    const { device } = this.work;
+  private juryInput({ data, settings: { judging } }: Run) {
+    const { features, samples, real, seed, classifierSteps } = judging;
+    const { device, out } = this.work;
     return {
       ...{ features, data: this.data, against: 'held-out' as const, real, files: [], count: samples, device, seed },
-      ...{ classifier: { steps: classifierSteps }, progress: this.progress },
+      ...{ classifier: { steps: classifierSteps }, classifierFile: join(out, `classifier-${data}.safetensors`), progress: this.progress },
     };
   }
 
-  /** All runs on a set of pictures are judged by one, since they are to be compared. */
-  private async openJury(judging: Judging): Promise<Jury> {
-    this.jury ??= await Jury.open(this.juryInput(judging));
+  /** All runs on a set of pictures are judged by one, since they are to be compared; its classifier stays in the study's folder for those to come. */
+  private async openJury(run: Run): Promise<Jury> {
+    this.jury ??= await Jury.open(this.juryInput(run));
     return this.jury;
   }
 
