@@ -21,7 +21,7 @@ export function compared(name: string, seed: number, distance: number, psnr = 30
   });
   const { data, settings } = run!;
   const of = (frechet: number) => [{ extractor: 'nsfwjs-mixed7', name: 'FD-nsfwjs-mixed7', frechet, count: 100 }];
-  const sampler = { solver: 'heun', steps: 25, interval: [0.1, 1] as [number, number], shift: 0.71, target: 'clean' };
+  const sampler = { solver: 'heun' as const, steps: 25, interval: [0.1, 1] as [number, number], shift: 0.71, target: 'clean' };
   const guidances = name === 'label-free' ? [1] : [1, 2];
   const from = { source: 'emoji', count: 100 };
   const latent = { effectiveRank: 12.5, deviation: 1 };

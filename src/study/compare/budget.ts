@@ -4,7 +4,8 @@
  */
 import { UsageError } from '../../core/errors.js';
 import { shapeOf } from '../../data/open.js';
-import { countParameters, type ModelConfig } from '../../dsd/sizes.js';
+import { evaluations, type SamplerOptions } from '../../dsd/sampler.js';
+import { countParameters, forwardFlops, type ModelConfig } from '../../dsd/sizes.js';
 import { modelConfig, type RunConfig } from '../../train/config.js';
 import { flopsPerPicture } from '../../train/schedule.js';
 
@@ -29,6 +30,12 @@ const trainingFlops = (config: RunConfig, frozen?: RunConfig): number => trained
 /** Operations of the training of stage i: what is frozen in it is the stage before. */
 export const stageFlops = (stages: readonly { readonly config: RunConfig }[], i: number): number =>
   trainingFlops((stages[i] as (typeof stages)[number]).config, stages[i - 1]?.config);
+
+/** Operations of a sample without guidance: the last stage's network answers the solver, the first one's decodes. */
+export function sampleFlops(stages: readonly { readonly config: RunConfig }[], sampler: Pick<SamplerOptions, 'solver' | 'steps'>): number {
+  const [first, last] = [stages[0], stages.at(-1)] as [(typeof stages)[number], (typeof stages)[number]];
+  return evaluations(sampler) * forwardFlops(networkOf(last.config)) + forwardFlops(networkOf(first.config));
+}
 
 export type Part = Pick<ModelConfig, 'depth' | 'hidden'>;
 

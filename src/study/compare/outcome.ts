@@ -29,12 +29,12 @@ const drawing = z.looseObject({
     pcaPsnr: z.number(),
     mostRank: z.number(),
     latent: health,
-    frechet: z.array(z.looseObject({ name: z.string(), frechet: z.number() })),
+    frechet: z.array(z.looseObject({ extractor: z.string(), name: z.string(), frechet: z.number() })),
   }),
   samples: z.array(
     z.looseObject({
       sampler: z.looseObject({
-        solver: z.string(),
+        solver: z.enum(['euler', 'heun']),
         steps: z.number(),
         guidance: z.number(),
         interval: z.tuple([z.number(), z.number()]),

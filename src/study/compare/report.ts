@@ -24,7 +24,7 @@ export interface Reporting {
 }
 
 const FLOOR =
-  'Mean and standard deviation over seeds. Floor: what training pictures score, which are not in the reference, at the same count where there are so many (the classifier was trained on them, so by its features some of it is overfitting); for k-NN and linear probe what one gets without looking.';
+  'Mean and standard deviation over seeds. rFD: of reconstructions, from the pictures that they are of. Precision and recall: by the features of the first distance. Floor: what training pictures score, which are not in the reference, at the same count where there are so many (the classifier was trained on them, so by its features some of it is overfitting); for the asked class what held-out pictures score; for k-NN and linear probe what one gets without looking.';
 
 /** Writes the report of what is finished so far. */
 export async function reportCompare(
@@ -88,17 +88,18 @@ function comparedIn(results: readonly CompareResult[]): Measure[] {
 function budgets(summaries: readonly CaseSummary[], whole: string | undefined): string[] {
   const all = summaries.find(({ case: name }) => name === whole);
   const share = (value: number, of: number | undefined): string => (of === undefined ? '' : ` (${((100 * value) / of).toFixed(1)} %)`);
-  const rows = summaries.map(({ label, stages, parameters, flops, trained, judged, seeds }) => [
+  const rows = summaries.map(({ label, stages, parameters, flops, sampleFlops, trained, judged, seeds }) => [
     label,
     stages.map((stage) => (stages.length > 1 ? `${stage.name} ${short(stage.parameters)}` : short(stage.parameters))).join(' + '),
     `${parameters.toLocaleString('en-GB')}${share(parameters, all?.parameters)}`,
     stages.map(({ images }) => images.toLocaleString('en-GB')).join(' + '),
     `${exponent(flops)}${share(flops, all?.flops)}`,
+    sampleFlops === undefined ? '' : `${exponent(sampleFlops)}${share(sampleFlops, all?.sampleFlops)}`,
     `${seeds.length}`,
     minutes(trained.mean),
     minutes(judged.mean),
   ]);
-  return columns(['case', 'networks', 'parameters', 'pictures', 'training FLOPs', 'seeds', 'training', 'judging'], rows);
+  return columns(['case', 'networks', 'parameters', 'pictures', 'training FLOPs', 'FLOPs a sample', 'seeds', 'training', 'judging'], rows);
 }
 
 function outcomes(summaries: readonly CaseSummary[], results: readonly CompareResult[], measures: readonly Measure[]): string[] {

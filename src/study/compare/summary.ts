@@ -1,5 +1,6 @@
 /** Results in few numbers: what is measured of a run, and its mean and spread over seeds. */
 import { type Spread, spreadOf } from '../table.js';
+import { sampleFlops } from './budget.js';
 import type { CompareResult, DrawingReport } from './outcome.js';
 import type { CompareCase } from './plan.js';
 
@@ -32,6 +33,18 @@ export function frechetAt(extractor: string, distance: string, guidance: number)
   return {
     key: `${distance}@${guidance}`,
     title: `${distance}${guided(guidance)}`,
+    value: (result) => of(at(result, guidance)?.distances),
+    floor: ({ drawing }) => of(drawing?.floor),
+  };
+}
+
+/** Precision or recall by a network at a guidance scale. */
+function coverage(key: 'precision' | 'recall', extractor: string, distance: string, guidance: number): Measure {
+  const of = (all: Sample['distances'] | undefined): number | undefined => all?.find((each) => each.extractor === extractor)?.[key];
+  return {
+    key: `${key}-${distance}@${guidance}`,
+    title: `${key}${guided(guidance)}`,
+    share: true,
     value: (result) => of(at(result, guidance)?.distances),
     floor: ({ drawing }) => of(drawing?.floor),
   };
@@ -77,6 +90,19 @@ export function measuresOf(results: readonly CompareResult[]): Measure[] {
     probe('nearest', 'k-NN'),
     probe('linear', 'linear probe'),
     ...networks.flatMap(({ extractor, distance }) => guidances.map((guidance) => frechetAt(extractor, distance, guidance))),
+    ...networks.map(({ extractor, distance }): Measure => {
+      return {
+        key: `r${distance}`,
+        title: `r${distance}`,
+        value: ({ drawing }) => drawing?.reconstruction.frechet.find((each) => each.extractor === extractor)?.frechet,
+        floor: () => undefined,
+      };
+    }),
+    ...networks
+      .slice(0, 1)
+      .flatMap(({ extractor, distance }) =>
+        guidances.flatMap((guidance) => (['precision', 'recall'] as const).map((key) => coverage(key, extractor, distance, guidance))),
+      ),
     ...guidances.map(
       (guidance): Measure => ({
         key: `accuracy@${guidance}`,
@@ -106,6 +132,8 @@ export interface CaseSummary {
   readonly parameters: number;
   /** Of training. */
   readonly flops: number;
+  /** Of a sample without guidance; of what draws. */
+  readonly sampleFlops?: number;
   /** By the measures' keys. */
   readonly measures: Readonly<Record<string, Measured>>;
   /** In training steps, and of the evaluation. */
@@ -125,11 +153,13 @@ export function summarize(
     const runs = results.filter((result) => result.case === name);
     const [first] = runs;
     if (!first) return [];
+    const sampler = runs.flatMap(({ drawing }) => drawing?.samples[0]?.sampler ?? [])[0];
     const stages = first.trained.map(({ name: stage, parameters, images, flops }) => ({ name: stage, parameters, images, flops }));
     return {
       ...{ data: first.data, case: name, label, seeds: runs.map(({ seed }) => seed), stages },
       parameters: stages.reduce((sum, { parameters }) => sum + parameters, 0),
       flops: stages.reduce((sum, { flops }) => sum + flops, 0),
+      ...(sampler ? { sampleFlops: sampleFlops(first.stages, sampler) } : {}),
       measures: Object.fromEntries(measures.flatMap((measure) => over(measure, runs))),
       trained: spreadOf(runs.map((run) => run.trained.reduce((sum, { seconds }) => sum + seconds, 0))),
       judged: spreadOf(runs.map(({ judgedIn }) => judgedIn)),
