@@ -83,7 +83,11 @@ const FLAGS = {
     repeat: true,
     about: "a reference instead of the data's: statistics (mu, sigma), as ADM's evaluator and pytorch-fid have them, or pictures (arr_0)",
   },
-  'write-reference': { kind: 'text', value: 'FILE.npz', about: "writes the reference's statistics, which other evaluators read too" },
+  'write-reference': {
+    kind: 'text',
+    value: 'FILE.npz',
+    about: "writes the reference's statistics; of inception-2015 with the pictures, as other evaluators read them",
+  },
   neighbours: {
     kind: 'text',
     value: 'FILE.png',

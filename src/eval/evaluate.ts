@@ -19,7 +19,7 @@ import { type Probes, probe } from './probes.js';
 import { measureReconstruction, type Reconstruction } from './reconstruction.js';
 import { type Distances, NEIGHBOURS } from './reference.js';
 import { writeReference } from './references.js';
-import { inChannels, type PictureSet } from './sets.js';
+import { inChannels, inColours, type PictureSet } from './sets.js';
 
 /** What is the same for a model and for pictures. */
 export interface JudgeInput extends Omit<JuryInput, 'searched' | 'progress'> {
@@ -123,7 +123,7 @@ export async function judgePictures(input: JudgeInput, set: PictureSet): Promise
   const fitting = data ? inChannels(set, data.train.channels) : set;
   const jury = await Jury.open({ ...input, searched: input.neighbours?.searched });
   try {
-    store(jury, input.writeReference);
+    await store(jury, input.writeReference);
     const memorised = data && input.neighbours ? new Memorised(jury, data, input.neighbours) : undefined;
     const descriptions = await jury.describe(fitting, { onPictures: (first, pixels) => memorised?.see(first, pixels) });
     try {
@@ -147,7 +147,7 @@ export async function evaluate(input: EvaluateInput): Promise<EvaluationReport> 
   check(input);
   const jury = await Jury.open({ ...input, searched: input.neighbours?.searched });
   try {
-    store(jury, input.writeReference);
+    await store(jury, input.writeReference);
     return await evaluateBy(jury, input);
   } finally {
     jury.dispose();
@@ -219,10 +219,17 @@ async function reconstruct(input: EvaluateInput, jury: Jury): Promise<Evaluation
   }
 }
 
-function store(jury: Jury, files: ReadonlyMap<string, string> | undefined): void {
+async function store(jury: Jury, files: ReadonlyMap<string, string> | undefined): Promise<void> {
   for (const { extractor, reference } of jury.judges) {
     const path = files?.get(extractor.name);
-    if (path !== undefined) writeReference(path, reference.content());
+    if (path === undefined) continue;
+    // ADM's evaluator takes features of pictures, too, and those of no other network.
+    const samples = extractor.name === 'inception-2015' ? await inColours(jury.referencePictures) : undefined;
+    if (extractor.name === 'inception-2015' && !samples)
+      jury.warn(
+        `${path} has statistics without pictures, since these take more than 1 GiB: ADM's evaluator wants them; take fewer with --real`,
+      );
+    writeReference(path, { ...reference.content(), samples });
   }
 }
 

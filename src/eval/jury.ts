@@ -99,6 +99,8 @@ export class Jury {
   realAccuracy: number | undefined;
   /** Held-out pictures that were described: the reference, or else the floor. */
   heldOut: Part | undefined;
+  /** Of the reference, where it is of the data. */
+  referencePictures: readonly PictureSet[] = [];
   /** The training pictures that were asked to be `searched`. */
   training: Part | undefined;
   private classifier: Classifier | undefined;
@@ -197,6 +199,7 @@ export class Jury {
     const seen = async (most: number, stage: Stage) => this.part('train', Math.min(most, train.length), stage);
     if (against !== 'all') {
       const reference = against === 'held-out' ? await held(real, 'reference') : await seen(real, 'reference');
+      this.referencePictures = [ofSource(against === 'held-out' ? heldOut : train, reference.indices)];
       const other = against === 'held-out' ? await seen(count, 'floor') : await held(count, 'floor');
       for (const [i, extractor] of this.extractors.entries()) {
         const own = this.own(Reference.ofPictures(extractor, reference.descriptions[i] as Description, { seed }));
@@ -208,6 +211,7 @@ export class Jury {
     const share = Math.min(1, real / (train.length + heldOut.length));
     const most = (length: number): number => Math.max(NEIGHBOURS + 1, Math.floor(length * share));
     const [first, second] = [await seen(most(train.length), 'reference'), await held(most(heldOut.length), 'reference')];
+    this.referencePictures = [ofSource(train, first.indices), ofSource(heldOut, second.indices)];
     const whole = { name: `${first.name}; ${second.name}`, indices: [...first.indices, ...second.indices] };
     const some = spread(second.indices.length, Math.min(count, second.indices.length));
     const part = { name: `${second.name}, against the ${first.indices.length} of ${first.name} alone`, indices: some };
@@ -318,7 +322,8 @@ export class Jury {
     };
   }
 
-  private warn(warning: string): void {
+  /** Tells a reader of the figures, once. */
+  warn(warning: string): void {
     if (!this.warnings.includes(warning)) this.warnings.push(warning);
   }
 

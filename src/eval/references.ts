@@ -91,8 +91,8 @@ export interface ReferenceContent {
 }
 
 /**
- * Writes statistics, atomically; equal content gives equal bytes. ADM's evaluator and pytorch-fid read them where the network is the 2015
- * Inception.
+ * Writes statistics, atomically; equal content gives equal bytes. pytorch-fid reads them where the network is the 2015 Inception, and ADM's evaluator
+ * where the pictures are there too.
  * @throws DiskError if it cannot be written, and then an old file stands
  */
 export function writeReference(path: string, content: ReferenceContent, disk: Disk = realDisk): void {

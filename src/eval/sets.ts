@@ -105,6 +105,34 @@ export function inChannels(set: PictureSet, channels: 1 | 3): PictureSet {
   return { ...set, channels, read };
 }
 
+/** Bytes of the most pictures that are kept beside a reference's statistics. */
+const MOST_KEPT = 2 ** 30;
+/** Pictures read at a time. */
+const PIECE = 128;
+
+/**
+ * All pictures of some sets in colours, as ADM's evaluator wants them in `arr_0`; undefined where they would take more than a gibibyte.
+ * @throws PictureError, NpzError, DiskError
+ */
+export async function inColours(
+  sets: readonly PictureSet[],
+): Promise<{ readonly shape: [number, number, number, number]; readonly data: Uint8Array } | undefined> {
+  const [{ height, width }] = sets as readonly [PictureSet];
+  const each = height * width * 3;
+  const count = sets.reduce((sum, set) => sum + set.count, 0);
+  if (count * each > MOST_KEPT) return undefined;
+  const data = new Uint8Array(count * each);
+  let at = 0;
+  for (const set of sets.map((each) => inChannels(each, 3)))
+    for (let first = 0; first < set.count; first += PIECE) {
+      const some = Math.min(PIECE, set.count - first);
+      data.set(await set.read(first, some), at);
+      await turn();
+      at += some * each;
+    }
+  return { shape: [count, height, width, 3], data };
+}
+
 /** Bytes of a piece of a set as a tensor on the device; the event loop gets a turn first, so that signals are heard. The caller's to dispose. */
 export async function readTensor(set: PictureSet, first: number, count: number, device: Device): Promise<Tensor> {
   const pixels = await set.read(first, count);

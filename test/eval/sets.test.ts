@@ -12,7 +12,7 @@ import { type JudgeInput, judgePictures } from '../../src/eval/evaluate.js';
 import { openFileReference } from '../../src/eval/reference-file.js';
 import { readReference, writeReference } from '../../src/eval/references.js';
 import { openSampleFolder } from '../../src/eval/sample-folder.js';
-import { inChannels, ofNpz, ofSource, type PictureSet } from '../../src/eval/sets.js';
+import { inChannels, inColours, ofNpz, ofSource, type PictureSet } from '../../src/eval/sets.js';
 import { type NpzArray, writeNpz } from '../../src/io/npz.js';
 import { memory, setThreads } from '../../src/torch/index.js';
 import { liveTensors } from '../torch/live.js';
@@ -198,6 +198,20 @@ test('pictures are judged by several networks; a reference written and read agai
   assert.match(fourth.warnings.join('\n'), /^the reference has pictures of source 2 and of source 1, so there are none/m);
   set.close();
   assert.equal(memory().live, before);
+});
+
+test('pictures beside statistics are in colours, one set behind the other', async () => {
+  const grey = new MemorySource({ name: 'grey', size: 8, channels: 1, classes: ['a'] }, pixels(200, 64, 7), Array(200).fill(0), () => '');
+  const kept = await inColours([ofSource(grey, [3, 4]), ofSource(grey, [199])]);
+  assert.deepEqual(kept?.shape, [3, 8, 8, 3]);
+  for (const [i, of] of [3, 4, 199].entries())
+    for (const at of [0, 63])
+      assert.deepEqual(
+        [...kept!.data.subarray((i * 64 + at) * 3, (i * 64 + at) * 3 + 3)],
+        Array(3).fill((grey.peek(of) as Uint8Array)[at]),
+      );
+  const many = { ...ofSource(grey, [0]), count: 2 ** 23 };
+  assert.equal(await inColours([many]), undefined, 'more than a gibibyte');
 });
 
 test('statistics alone give a Frechet distance alone, and with pictures beside them all', async () => {
