@@ -4,11 +4,11 @@ import type { EvaluationReport } from '../eval/evaluate.js';
 import type { FeaturesName } from '../eval/jury.js';
 import { toPng, toSvg } from '../eval/plot.js';
 import type { Distances } from '../eval/reference.js';
-import { type Axis, drawSweep, parseAxis } from '../eval/sweep.js';
+import { type Axis, drawSweep, parseAxis, sweptNumbers } from '../eval/sweep.js';
 import { disk } from '../io/disk.js';
 import { byNetwork } from './eval-input.js';
 import { protocolLine } from './eval-report.js';
-import { checkFile, checkPng, freePath } from './output.js';
+import { checkFile, checkPngName, freePath } from './output.js';
 
 /** What --sweep and --guidance say. @param guidances those of a model, if nothing is said @throws UsageError */
 export function axesOf(
@@ -29,18 +29,30 @@ export function axesOf(
   return [{ name: 'guidance', values: [...new Set(swept)] }, ...axes];
 }
 
-/** Where the plots go, by network: PNG files that may be made, and so may the SVGs beside them. @throws UsageError, DiskError */
+/**
+ * Where the plots go, by network: PNG files that may be made, and so may the SVGs beside them.
+ * @returns undefined where no plot is wanted @throws UsageError, also for a plot of no sweep; DiskError
+ */
 export function plotFiles(
-  path: string | undefined,
+  flags: { readonly plot: string | undefined; readonly sweep: readonly string[]; readonly overwrite: boolean },
+  axes: readonly Axis[],
   features: readonly FeaturesName[],
-  overwrite: boolean,
-): ReadonlyMap<FeaturesName, string> {
-  const files = byNetwork(path ?? freePath('sweep', '.png'), features);
-  for (const file of files.values()) {
-    checkPng(file, overwrite);
-    checkFile(svgOf(file), overwrite);
-  }
-  return files;
+): ReadonlyMap<FeaturesName, string> | undefined {
+  const { plot, sweep, overwrite } = flags;
+  if (plot === undefined && sweep.length === 0) return undefined;
+  if (plot !== undefined) checkPlot(plot, axes);
+  const made = (path: string): string[] => [...byNetwork(path, features).values()].flatMap((png) => [png, svgOf(png)]);
+  const path = plot ?? freePath('sweep', '.png', made);
+  for (const file of made(path)) checkFile(file, overwrite, '--plot');
+  return byNetwork(path, features);
+}
+
+function checkPlot(path: string, axes: readonly Axis[]): void {
+  checkPngName(path, '--plot');
+  if (sweptNumbers(axes).length === 0)
+    throw new UsageError(
+      `--plot draws a sweep, and here no number is swept: ${axes.map(({ name, values }) => `${name} is ${values.join(' or ')}`).join(', ')}. Add --sweep guidance=1,1.5,2, or leave --plot out`,
+    );
 }
 
 const svgOf = (png: string): string => png.replace(/\.png$/i, '.svg');

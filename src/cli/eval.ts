@@ -159,7 +159,7 @@ async function evaluateModel(work: Work): Promise<void> {
   const samples = flags.count ?? defaultsOn(engine).samples;
   const labelled = config.objective.labels && data.train.classes.length > 1;
   const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
-  const plots = flags.sweep.length > 0 || flags.plot !== undefined ? plotFiles(flags.plot, common.features, flags.overwrite) : undefined;
+  const plots = plotFiles(flags, axes, common.features);
   const evaluation = runEvaluation({
     ...common,
     ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
@@ -260,11 +260,11 @@ function judgeInput(
 ): JudgeInput {
   const files = flags.reference;
   const shown = flags.neighbours;
-  if (shown !== undefined) checkPng(shown, flags.overwrite);
+  if (shown !== undefined) checkPng(shown, flags.overwrite, '--neighbours');
   if (shown !== undefined && !data) throw new UsageError('--neighbours searches training pictures: name them with --data');
   const features = chooseFeatures(flags, { labelled, files: files.map((path) => ({ path, ...contentOf(path) })) });
   const written = flags['write-reference'] === undefined ? undefined : referenceFiles(flags['write-reference'], features);
-  for (const path of written?.values() ?? []) checkFile(path, flags.overwrite);
+  for (const path of written?.values() ?? []) checkFile(path, flags.overwrite, '--write-reference');
   if (written && files.length > 0)
     throw new UsageError('--write-reference writes that of real pictures, and --reference takes one from a file: leave one out');
   return {

@@ -23,22 +23,26 @@ export const RESULT = {
 
 export const OVERWRITE = { kind: 'switch', about: 'replace what is there already' } as const;
 
-/** NAME.EXT, or NAME-2.EXT, ...: the first that is not there. */
-export function freePath(name: string, extension: string): string {
+/**
+ * NAME.EXT, or NAME-2.EXT, ...: the first of which nothing is there.
+ * @param made the files that come of such a path, where it is not that one alone
+ */
+export function freePath(name: string, extension: string, made: (path: string) => readonly string[] = (path) => [path]): string {
   for (let n = 1; ; n++) {
     const path = `${n === 1 ? name : `${name}-${n}`}${extension}`;
-    if (!disk.exists(path)) return path;
+    if (!made(path).some((file) => disk.exists(file))) return path;
   }
 }
 
 /**
  * Checks, before any work, that a file can be made there.
+ * @param flag that names it
  * @throws UsageError when something is there and may not be replaced, or its folder is not there; DiskError when that may not be written to
  */
-export function checkFile(path: string, overwrite: boolean): void {
+export function checkFile(path: string, overwrite: boolean, flag = '--out'): void {
   if (disk.exists(path)) {
     if (disk.stat(path).kind === 'folder') throw new UsageError(`'${path}' is a folder, and a file is to be written: add a file name`);
-    if (!overwrite) throw new UsageError(`'${path}' exists: choose another --out, or add --overwrite`);
+    if (!overwrite) throw new UsageError(`'${path}' exists: choose another ${flag}, or add --overwrite`);
   }
   const folder = join(path, '..');
   if (!disk.exists(folder)) throw new UsageError(`there is no folder '${folder}' to write '${path}' into: make it first`);
@@ -46,7 +50,12 @@ export function checkFile(path: string, overwrite: boolean): void {
 }
 
 /** As checkFile, for a PNG. @throws UsageError also for another extension */
-export function checkPng(path: string, overwrite: boolean): void {
-  if (extname(path).toLowerCase() !== '.png') throw new UsageError(`a PNG file is written, so --out must end in .png; found '${path}'`);
-  checkFile(path, overwrite);
+export function checkPng(path: string, overwrite: boolean, flag = '--out'): void {
+  checkPngName(path, flag);
+  checkFile(path, overwrite, flag);
+}
+
+/** @throws UsageError */
+export function checkPngName(path: string, flag: string): void {
+  if (extname(path).toLowerCase() !== '.png') throw new UsageError(`a PNG file is written, so ${flag} must end in .png; found '${path}'`);
 }

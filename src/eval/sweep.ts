@@ -68,6 +68,9 @@ export interface SweepPoint {
   readonly distances: Distances;
 }
 
+/** The axes that a plot can have along: numbers of several values. */
+export const sweptNumbers = (axes: readonly Axis[]): Axis[] => axes.filter(({ name, values }) => name !== 'solver' && values.length > 1);
+
 /** Okabe and Ito's, which the colour-blind can tell apart; used again from the start where there are more lines. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7a4a1e', '#888888'];
 
@@ -85,8 +88,7 @@ export function drawSweep(
   floor: Distances | undefined,
   subtitles: readonly string[],
 ): Drawing | undefined {
-  const numbers = axes.filter(({ name, values }) => name !== 'solver' && values.length > 1);
-  const [across] = [...numbers].sort((a, b) => b.values.length - a.values.length);
+  const [across] = sweptNumbers(axes).sort((a, b) => b.values.length - a.values.length);
   const [first] = points;
   if (!across || !first) return undefined;
   const others = axes.filter((axis) => axis !== across && axis.values.length > 1);

@@ -1,0 +1,53 @@
+/** What `dsd eval` says and writes beside its figures: files, warnings, and refusals of what cannot be meant. */
+import assert from 'node:assert/strict';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { dsd, type Ended, makePictures, TOY, workplace } from './harness.js';
+
+const { folder, remove } = workplace();
+const at = (...parts: string[]): string => join(folder, ...parts);
+const evaluate = (...words: readonly string[]): Promise<Ended> => dsd(['eval', ...words, '--quiet'], { cwd: folder });
+const FEW = ['--count', '6', '--real', '8', '--classifier-steps', '1'];
+/** One network that is trained in a moment. */
+const BRIEF = ['--features', 'classifier', ...FEW];
+
+before(async () => {
+  await makePictures(at('pictures'));
+  const { code, stderr } = await dsd([...TOY, '--data', 'pictures', '--out', 'run', '--quiet'], { cwd: folder });
+  assert.equal(code, 0, stderr);
+});
+after(remove);
+
+async function refuse(message: RegExp, ...words: readonly string[]): Promise<void> {
+  const { code, stdout, stderr } = await evaluate(...words);
+  assert.match(stderr, message, words.join(' '));
+  assert.deepEqual([code, stdout], [2, ''], words.join(' '));
+}
+
+test('plots go where none of their files is, by every network', async () => {
+  writeFileSync(at('sweep.classifier.png'), 'of an earlier sweep');
+  writeFileSync(at('sweep-2.nsfwjs-mixed7.svg'), 'of another');
+  const judges = ['--features', 'classifier,nsfwjs-mixed7'];
+  const { code, stdout, stderr } = await evaluate('run', ...FEW, ...judges, '--sweep', 'guidance=1,2', '--sweep', 'steps=1');
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^sweep-3\.classifier\.png\nsweep-3\.classifier\.svg\nsweep-3\.nsfwjs-mixed7\.png\nsweep-3\.nsfwjs-mixed7\.svg\n$/m);
+  assert.ok(existsSync(at('sweep-3.nsfwjs-mixed7.svg')));
+});
+
+test('a file that cannot be written is refused by its own flag, and so is a plot of nothing', async () => {
+  writeFileSync(at('there.png'), '');
+  writeFileSync(at('there.npz'), '');
+  const sweep = ['--sweep', 'steps=1,2'];
+  await refuse(/'there\.png' exists: choose another --plot, or add --overwrite/, 'run', ...BRIEF, ...sweep, '--plot', 'there.png');
+  await refuse(/so --plot must end in \.png; found 'q\.svg'/, 'run', ...sweep, '--plot', 'q.svg');
+  await refuse(/so --neighbours must end in \.png; found 'n\.jpg'/, 'run', ...BRIEF, '--neighbours', 'n.jpg');
+  await refuse(
+    /'there\.npz' exists: choose another --write-reference/,
+    ...['run', '--features', 'nsfwjs-mixed7', '--write-reference', 'there.npz'],
+  );
+  await refuse(
+    /--plot draws a sweep, and here no number is swept: guidance is 2\. Add --sweep/,
+    ...['run', ...BRIEF, '--guidance', '2', '--plot', 'p.png'],
+  );
+});
