@@ -2,6 +2,8 @@
 import { extname } from 'node:path';
 import { nearest, UsageError } from '../core/errors.js';
 import { FEATURES_NAMES, type FeaturesName } from '../eval/jury.js';
+import { contentOf } from '../eval/reference-file.js';
+import { openSamples } from '../eval/references.js';
 import { disk } from '../io/disk.js';
 import { WEIGHTS_FILE } from '../train/weights.js';
 
@@ -34,6 +36,32 @@ export function chooseFeatures(
   return named.length > 0 ? [...new Set(named)] : possible;
 }
 
+/**
+ * Refuses flags that would change nothing.
+ * @throws UsageError
+ */
+export function checkHeeded(
+  flags: {
+    readonly inception: string | undefined;
+    readonly 'classifier-steps': number | undefined;
+    readonly real: number | undefined;
+    readonly against: string | undefined;
+    readonly reference: readonly string[];
+  },
+  features: readonly FeaturesName[],
+): void {
+  const judges = `those that judge here are ${features.join(', ')}`;
+  if (flags.inception !== undefined && !features.includes('inception-2015'))
+    throw new UsageError(`--inception names the weights of inception-2015, and ${judges}: add it to --features, or leave --inception out`);
+  if (flags['classifier-steps'] !== undefined && !features.includes('classifier'))
+    throw new UsageError(`--classifier-steps is for training a classifier, and ${judges}: add it to --features, or leave the flag out`);
+  const chosen = (['real', 'against'] as const).find((name) => flags[name] !== undefined);
+  if (chosen && flags.reference.length > 0)
+    throw new UsageError(
+      `--${chosen} chooses pictures of the data as the reference, and here it is all that ${flags.reference.join(' and ')} holds: leave --${chosen} or --reference out`,
+    );
+}
+
 function checkName(name: string, twice: boolean): FeaturesName {
   const found = FEATURES_NAMES.find((known) => known === name);
   if (twice) throw new UsageError(`--features names ${name} twice`);
@@ -42,6 +70,19 @@ function checkName(name: string, twice: boolean): FeaturesName {
   throw new UsageError(
     `--features wants some of ${FEATURES_NAMES.join(', ')}; found '${name}'${guess ? `: did you mean '${guess}'?` : ''}`,
   );
+}
+
+/** What must be known of files of pictures that have another size than the samples. @throws as openSamples */
+export function sizeWarnings(files: readonly string[], samples: { readonly width: number; readonly height: number }): string[] {
+  return files.flatMap((path) => {
+    const { pictures, names } = contentOf(path);
+    if (!pictures || names.includes('features')) return []; // with features its pictures are not looked at
+    const rows = openSamples(path);
+    const [, height, width] = rows.shape;
+    rows.close();
+    if (height === samples.height && width === samples.width) return [];
+    return `${path} has pictures of ${width} x ${height} px, and the samples have ${samples.width} x ${samples.height} px: networks see both at one size, so distances are of their sharpness too`;
+  });
 }
 
 /** Files of the references, by network: the one named, or for several networks one each, NAME.nsfwjs-mixed7.npz. @throws UsageError */

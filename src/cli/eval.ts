@@ -16,7 +16,7 @@ import type { Values } from './args.js';
 import { advised } from './broken.js';
 import { defineCommand } from './command.js';
 import { ENGINE, type Engine, inBatches, openEngine } from './engine.js';
-import { chooseFeatures, referenceFiles, subjectOf } from './eval-input.js';
+import { checkHeeded, chooseFeatures, referenceFiles, sizeWarnings, subjectOf } from './eval-input.js';
 import { encoderLines, modelLines, pictureLines } from './eval-report.js';
 import { STAGES } from './eval-stages.js';
 import { axesOf, plotFiles, writePlots } from './eval-sweep.js';
@@ -160,6 +160,7 @@ async function evaluateModel(work: Work): Promise<void> {
   const labelled = config.objective.labels && data.train.classes.length > 1;
   const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
   const plots = plotFiles(flags, axes, common.features);
+  const sizes = sizeWarnings(flags.reference, { width: model.image, height: model.image });
   const evaluation = runEvaluation({
     ...common,
     ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
@@ -167,7 +168,8 @@ async function evaluateModel(work: Work): Promise<void> {
     settings,
     ...(data.train.classes.length > 1 ? { probed: defaultsOn(engine).probed } : {}),
   });
-  const report = await inBatches(batch, () => evaluation).catch(refuse(spec));
+  const evaluated = await inBatches(batch, () => evaluation).catch(refuse(spec));
+  const report = { ...evaluated, warnings: [...sizes, ...evaluated.warnings] };
   const drawn = plots ? await writePlots(plots, report, axes) : [];
   progress.clear();
   const seconds = (performance.now() - began) / 1000;
@@ -243,7 +245,9 @@ async function evaluatePictures({ path, flags, engine, progress, began }: Work, 
   try {
     const labelled = set.labels !== undefined && data !== undefined && data.train.classes.length > 1;
     const common = judgeInput({ flags, engine, progress }, data, labelled, set.count);
-    const report = await judgePictures(common, set).catch(refuse(flags.data ?? path));
+    const sizes = sizeWarnings(flags.reference, set);
+    const judged = await judgePictures(common, set).catch(refuse(flags.data ?? path));
+    const report = { ...judged, warnings: [...sizes, ...judged.warnings] };
     progress.clear();
     if (flags.json) printJson({ ...report, available, seconds: (performance.now() - began) / 1000 });
     else print(...pictureLines(report, available));
@@ -263,6 +267,7 @@ function judgeInput(
   if (shown !== undefined) checkPng(shown, flags.overwrite, '--neighbours');
   if (shown !== undefined && !data) throw new UsageError('--neighbours searches training pictures: name them with --data');
   const features = chooseFeatures(flags, { labelled, files: files.map((path) => ({ path, ...contentOf(path) })) });
+  checkHeeded(flags, features);
   const written = flags['write-reference'] === undefined ? undefined : referenceFiles(flags['write-reference'], features);
   for (const path of written?.values() ?? []) checkFile(path, flags.overwrite, '--write-reference');
   if (written && files.length > 0)

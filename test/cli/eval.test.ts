@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { writeNpz } from '../../src/io/npz.js';
 import { dsd, type Ended, makePictures, TOY, workplace } from './harness.js';
 
 const { folder, remove } = workplace();
@@ -11,6 +12,11 @@ const evaluate = (...words: readonly string[]): Promise<Ended> => dsd(['eval', .
 const FEW = ['--count', '6', '--real', '8', '--classifier-steps', '1'];
 /** One network that is trained in a moment. */
 const BRIEF = ['--features', 'classifier', ...FEW];
+/** Pictures of noise, of 16 px if nothing else is said. */
+function npz(name: string, count: number, size = 16): void {
+  const data = Uint8Array.from({ length: count * size * size * 3 }, (_, i) => (i * i + 7 * i) % 251);
+  writeNpz(at(name), new Map([['arr_0', { dtype: 'uint8', shape: [count, size, size, 3], data }]]));
+}
 
 before(async () => {
   await makePictures(at('pictures'));
@@ -50,4 +56,38 @@ test('a file that cannot be written is refused by its own flag, and so is a plot
     /--plot draws a sweep, and here no number is swept: guidance is 2\. Add --sweep/,
     ...['run', ...BRIEF, '--guidance', '2', '--plot', 'p.png'],
   );
+});
+
+test('flags that would change nothing are refused', async () => {
+  npz('real.npz', 6);
+  await refuse(
+    /--inception names the weights of inception-2015, and those that judge here are classifier: add it to --features/,
+    ...['run', ...BRIEF, '--inception', 'weights.pt'],
+  );
+  await refuse(
+    /--classifier-steps is for training a classifier, and those that judge here are nsfwjs-mixed7/,
+    ...['run', '--features', 'nsfwjs-mixed7', '--classifier-steps', '5'],
+  );
+  for (const [flag, value] of [
+    ['--real', '8'],
+    ['--against', 'held-out'],
+  ] as const)
+    await refuse(
+      new RegExp(`${flag} chooses pictures of the data as the reference, and here it is all that real\\.npz holds`),
+      ...['run', '--reference', 'real.npz', flag, value],
+    );
+});
+
+test('a reference of pictures of another size is warned of', async () => {
+  npz('large.npz', 6, 32);
+  npz('some.npz', 6);
+  const against = async (reference: string): Promise<Ended> =>
+    evaluate('some.npz', '--features', 'nsfwjs-mixed7', '--reference', reference, '--json');
+  const warned = await against('large.npz');
+  assert.equal(warned.code, 0, warned.stderr);
+  const [first] = (JSON.parse(warned.stdout) as { warnings: string[] }).warnings;
+  assert.match(first ?? '', /^large\.npz has pictures of 32 x 32 px, and the samples have 16 x 16 px: networks see both at one size/);
+  assert.doesNotMatch((await against('some.npz')).stdout, / x 16 px/);
+  const ofModel = await evaluate('run', ...FEW.slice(0, 2), '--guidance', '1', '--features', 'nsfwjs-mixed7', '--reference', 'large.npz');
+  assert.match(ofModel.stdout, /^warning: large\.npz has pictures of 32 x 32 px, and the samples have 16 x 16 px/m);
 });
