@@ -1,16 +1,23 @@
 /** What `dsd eval` was given: what kind of thing it is to measure, by which networks, and against which files. */
 import { extname } from 'node:path';
 import { nearest, UsageError } from '../core/errors.js';
+import { looksLikePicture } from '../data/folder.js';
 import { FEATURES_NAMES, type FeaturesName } from '../eval/jury.js';
 import { contentOf } from '../eval/reference-file.js';
 import { openSamples } from '../eval/references.js';
 import { disk } from '../io/disk.js';
 import { WEIGHTS_FILE } from '../train/weights.js';
 
-/** A run's folder and a weights file are a model; other folders, and `.npz` files, are pictures. @throws UsageError for what is not there */
+/** A run's folder and a weights file are a model; other folders, and `.npz` files, are pictures. @throws UsageError for what is not there, and for one picture */
 export function subjectOf(path: string): 'model' | 'folder' | 'npz' {
   if (!disk.exists(path)) throw new UsageError(`there is no file or run folder '${path}'`);
-  if (disk.stat(path).kind !== 'folder') return extname(path).toLowerCase() === '.npz' ? 'npz' : 'model';
+  if (disk.stat(path).kind !== 'folder') {
+    if (extname(path).toLowerCase() === '.npz') return 'npz';
+    if (!looksLikePicture(path)) return 'model';
+    throw new UsageError(
+      `'${path}' is a picture, and sets of pictures are measured: name a folder of them, an .npz that holds them (arr_0), or a run`,
+    );
+  }
   return disk.list(path).some((name) => [WEIGHTS_FILE, 'config.json'].includes(name)) ? 'model' : 'folder';
 }
 

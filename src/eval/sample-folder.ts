@@ -11,6 +11,8 @@ import { choose, type PictureSet } from './sets.js';
 const SAMPLE_NAME = /^\d{6,}-(\d+|none)\b.*\.png$/;
 /** Headers looked at side by side. */
 const TOGETHER = 64;
+/** Levels below a folder that are looked at for what was meant; links may lead in a circle, so there is an end. */
+const DEEPEST = 4;
 
 interface Entry {
   readonly path: string;
@@ -69,9 +71,32 @@ function list(folder: string): Entry[] {
   const below = groups.flatMap((group) => pictures(join(folder, group)).map((path) => ({ path, group })));
   if (own.length > 0 && below.length > 0)
     throw new UsageError(`${folder} has pictures of its own and in sub-folders: which are the samples? Name one folder, or move some away`);
-  if (own.length + below.length === 0)
-    throw new UsageError(`${folder} is no run (it has no model.safetensors) and has no pictures (JPEG, PNG, WebP or GIF)`);
+  if (own.length + below.length === 0) {
+    const deep = firstBelow(folder, DEEPEST);
+    throw new UsageError(
+      deep === undefined
+        ? `${folder} is no run (it has no model.safetensors) and has no pictures (JPEG, PNG, WebP or GIF)`
+        : `${folder} has its pictures deeper: samples lie in one folder, or in its sub-folders, one a class. Name such a folder, as ${join(deep, '..', '..')}`,
+    );
+  }
   return own.length > 0 ? own.map((path) => ({ path, group: undefined })) : below;
+}
+
+/** The first picture that is found in a folder and so many levels below it. */
+function firstBelow(folder: string, levels: number): string | undefined {
+  const paths = disk
+    .list(folder)
+    .filter((name) => !name.startsWith('.'))
+    .sort()
+    .map((name) => join(folder, name));
+  const own = paths.find(looksLikePicture);
+  if (own !== undefined || levels === 0) return own;
+  const folders = paths.filter((path) => disk.exists(path) && disk.stat(path).kind === 'folder');
+  for (const path of folders) {
+    const found = firstBelow(path, levels - 1);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 /** The side and channels of all pictures, by their headers: three channels unless all are grey. */

@@ -24,6 +24,9 @@ const TYPES = {
   int64: { descr: '<i8', width: 8, view: BigInt64Array },
 } as const;
 
+/** What to do with pictures that are not stored as such rows. */
+const AS_BYTES =
+  'Pictures are stored as whole numbers from 0 to 255: bring the values to that range, then pixels.round().clip(0, 255).astype(numpy.uint8)';
 /** NumPy's headers take 128 bytes; what is longer is none. */
 const MAX_HEADER = 65535;
 const MIDNIGHT_1980 = 0x00210000; // the zip format's first date, so that equal arrays give equal files
@@ -145,8 +148,9 @@ export function openNpzRows(path: string, name: string, disk: Disk = realDisk): 
     const head = part(0, Math.min(entry.size, MAX_HEADER + 12));
     const { dtype, shape, start } = parseHeader(head, entry.size, wrong);
     const [rows = 0] = shape;
-    if (dtype !== 'uint8' || rows === 0)
-      throw new NpzError(`${path}: array ${JSON.stringify(name)} holds no rows of uint8: ${dtype} [${shape}]`);
+    const found = `${path}: array ${JSON.stringify(name)} holds no rows of uint8: ${dtype} [${shape}]`;
+    if (dtype !== 'uint8') throw new NpzError(`${found}. ${AS_BYTES}`);
+    if (rows === 0) throw new NpzError(found);
     const width = (entry.size - start) / rows;
     let [seen, sum] = [0, crc32(head.subarray(0, start), 0)];
     const read = (first: number, count: number): Uint8Array => {

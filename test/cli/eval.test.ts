@@ -91,3 +91,11 @@ test('a reference of pictures of another size is warned of', async () => {
   const ofModel = await evaluate('run', ...FEW.slice(0, 2), '--guidance', '1', '--features', 'nsfwjs-mixed7', '--reference', 'large.npz');
   assert.match(ofModel.stdout, /^warning: large\.npz has pictures of 32 x 32 px, and the samples have 16 x 16 px/m);
 });
+
+test('what is no set of pictures is refused by what it is', async () => {
+  await refuse(
+    /'pictures\/val\/dark\/24\.png' is a picture, and sets of pictures are measured: name a folder of them, an \.npz/,
+    ...['pictures/val/dark/24.png', '--data', 'pictures'],
+  );
+  await refuse(/pictures has its pictures deeper: .* Name such a folder, as pictures\/train$/m, 'pictures', '--data', 'pictures');
+});

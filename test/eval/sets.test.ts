@@ -75,6 +75,9 @@ test('an .npz that is no set of pictures is refused by what is wrong with it', (
     assert.throws(() => ofNpz(npz('wrong.npz', arrays)), refuses(message, kind));
   wrong(/no pictures: it lacks 'arr_0', and has 'mu'/, UsageError, { mu: { dtype: 'float64', shape: [1], data: new Float64Array(1) } });
   wrong(/'arr_0' has the shape \(4, 8, 8\)/, FailureError, { arr_0: { dtype: 'uint8', shape: [4, 8, 8], data: new Uint8Array(256) } });
+  wrong(/array "arr_0" holds no rows of uint8: float32 \[4,8,8,3\]\. Pictures are stored as whole numbers from 0 to 255/, FailureError, {
+    arr_0: { dtype: 'float32', shape: [4, 8, 8, 3], data: new Float32Array(768) },
+  });
   wrong(/'arr_1' is int64 of the shape \(3\), and the classes of 4 pictures are int64 \(4\)/, FailureError, {
     arr_0: rows(4),
     arr_1: classes(3),
@@ -122,6 +125,14 @@ test('a folder that is no set is refused by what is wrong with it', async () => 
   mkdirSync(at('empty'));
   writeFileSync(at('empty', 'notes.txt'), 'hello');
   await assert.rejects(openSampleFolder(at('empty')), refuses(/empty is no run .* and has no pictures/, UsageError));
+  await picture(at('data', 'train', 'dog', 'a.png'), 9);
+  await assert.rejects(
+    openSampleFolder(at('data')),
+    refuses(
+      /data has its pictures deeper: samples lie in one folder, or in its sub-folders, one a class\. Name .* as .*data\/train$/,
+      UsageError,
+    ),
+  );
   for (const [name, size] of [
     ['a.png', 8],
     ['b.png', 8],
