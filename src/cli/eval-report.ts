@@ -1,4 +1,5 @@
 /** The figures of `dsd eval` as people read them. */
+import { evaluations } from '../dsd/sampler.js';
 import type { EncoderReport } from '../eval/encoder.js';
 import type { EvaluationReport, JudgeReport, PicturesReport, Protocol, SampleScores } from '../eval/evaluate.js';
 import type { JudgeProtocol } from '../eval/jury.js';
@@ -11,6 +12,8 @@ interface Row {
   readonly name: string;
   readonly distances: readonly Distances[];
   readonly accuracy: number | undefined;
+  /** Where it is not that of all rows. */
+  readonly nfe?: number;
 }
 
 const share = (x: number | undefined): string => (x === undefined ? '' : `${(100 * x).toFixed(1)} %`);
@@ -18,7 +21,12 @@ const share = (x: number | undefined): string => (x === undefined ? '' : `${(100
 export function modelLines(report: EvaluationReport): string[] {
   const { reconstruction, samples, protocol, warnings } = report;
   const { latent } = reconstruction;
-  const rows = samples.map((scores) => ({ name: settingName(scores, samples), distances: scores.distances, accuracy: scores.accuracy }));
+  const costs = samples.map(({ sampler }) => evaluations(sampler));
+  const differ = new Set(costs).size > 1;
+  const rows = samples.map((scores, i) => ({
+    ...{ name: settingName(scores, samples), distances: scores.distances, accuracy: scores.accuracy },
+    ...(differ ? { nfe: costs[i] as number } : {}),
+  }));
   return [
     `reconstruction  PSNR ${decibels(reconstruction.psnr)}, SSIM ${(reconstruction.ssim ?? Number.NaN).toFixed(3)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(reconstruction.pcaPsnr)}`,
     `                ${reconstruction.frechet.map(({ name, frechet }) => `r${name} ${figure(frechet)}`).join(', ')}`,
@@ -28,6 +36,7 @@ export function modelLines(report: EvaluationReport): string[] {
     ...neighbourLines(report),
     '',
     protocolLine(report),
+    ...(differ ? ["NFE: the solver's evaluations, in each of which guidance, where it is applied, asks the network twice"] : []),
     ...protocol.judges.map(judgeLine),
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
@@ -88,6 +97,9 @@ function tables(rows: readonly Row[], { floor, realAccuracy }: JudgeReport, { ju
     const found = all.map((row) => row.distances[i] as Distances);
     const has = (value: (of: Distances) => unknown): boolean => found.some((each) => value(each) !== undefined);
     const columns: [heading: string, value: (of: Distances, row: Row) => string][] = [
+      ...(rows.some(({ nfe }) => nfe !== undefined)
+        ? [['NFE', (_: Distances, { nfe }: Row) => (nfe === undefined ? '' : count(nfe))] as [string, (of: Distances, row: Row) => string]]
+        : []),
       [found[0]?.name ?? '', (of) => figure(of.frechet)],
       ...optional(
         has((of) => of.spatialFrechet),

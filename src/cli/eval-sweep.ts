@@ -4,7 +4,7 @@ import type { EvaluationReport } from '../eval/evaluate.js';
 import type { FeaturesName } from '../eval/jury.js';
 import { toPng, toSvg } from '../eval/plot.js';
 import type { Distances } from '../eval/reference.js';
-import { type Axis, drawSweep, parseAxis, sweptNumbers } from '../eval/sweep.js';
+import { type Axis, drawSweep, parseAxis, varied } from '../eval/sweep.js';
 import { disk } from '../io/disk.js';
 import { byNetwork } from './eval-input.js';
 import { protocolLine } from './eval-report.js';
@@ -49,15 +49,15 @@ export function plotFiles(
 
 function checkPlot(path: string, axes: readonly Axis[]): void {
   checkPngName(path, '--plot');
-  if (sweptNumbers(axes).length === 0)
+  if (varied(axes).length === 0)
     throw new UsageError(
-      `--plot draws a sweep, and here no number is swept: ${axes.map(({ name, values }) => `${name} is ${values.join(' or ')}`).join(', ')}. Add --sweep guidance=1,1.5,2, or leave --plot out`,
+      `--plot draws a sweep, and here nothing is swept: ${axes.map(({ name, values }) => `${name} is ${values.join()}`).join(', ')}. Add --sweep guidance=1,1.5,2, or leave --plot out`,
     );
 }
 
 const svgOf = (png: string): string => png.replace(/\.png$/i, '.svg');
 
-/** Draws a sweep by each network. @returns the files written; none where no number was swept */
+/** Draws a sweep by each network. @returns the files written; none where nothing was swept */
 export async function writePlots(
   files: ReadonlyMap<FeaturesName, string>,
   report: EvaluationReport,

@@ -3,6 +3,7 @@ import { UsageError } from '../core/errors.js';
 import { openData } from '../data/open.js';
 import { writePng } from '../data/picture.js';
 import type { DataSet } from '../data/source.js';
+import { evaluations } from '../dsd/sampler.js';
 import { evaluateEncoder } from '../eval/encoder.js';
 import { type JudgeInput, judgePictures, evaluate as runEvaluation } from '../eval/evaluate.js';
 import { AGAINST } from '../eval/jury.js';
@@ -169,7 +170,11 @@ async function evaluateModel(work: Work): Promise<void> {
     ...(data.train.classes.length > 1 ? { probed: defaultsOn(engine).probed } : {}),
   });
   const evaluated = await inBatches(batch, () => evaluation).catch(refuse(spec));
-  const report = { ...evaluated, warnings: [...sizes, ...evaluated.warnings] };
+  const report = {
+    ...evaluated,
+    samples: evaluated.samples.map(({ sampler, ...scores }) => ({ sampler, nfe: evaluations(sampler), ...scores })),
+    warnings: [...sizes, ...evaluated.warnings],
+  };
   const drawn = plots ? await writePlots(plots, report, axes) : [];
   progress.clear();
   const seconds = (performance.now() - began) / 1000;

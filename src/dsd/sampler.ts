@@ -60,6 +60,13 @@ export function timeGrid(steps: number, shift: number): number[] {
 }
 
 /**
+ * NFE, the number of function evaluations: how often `sample` wants a velocity. Heun wants two a step, but one in the last. Under guidance the network answers
+ * twice for one velocity, with the class and without.
+ */
+export const evaluations = ({ solver, steps }: Pick<SamplerOptions, 'solver' | 'steps'>): number =>
+  solver === 'heun' ? 2 * steps - 1 : steps;
+
+/**
  * Solves dz/dt = v from t = 0 to 1 starting at `noise`, which stays the caller's. A network that predicts the clean latent f gives
  * v = (f - z) / (1 - t); since the last step lands on t = 1 by Euler, 1 - t is never zero where it divides, and nothing is clamped.
  */

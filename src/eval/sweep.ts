@@ -1,6 +1,6 @@
 /** Sweeps: one set of samples for every combination of settings, and what can be seen in them. */
 import { nearest, UsageError } from '../core/errors.js';
-import type { SamplerOptions } from '../dsd/sampler.js';
+import { evaluations, type SamplerOptions } from '../dsd/sampler.js';
 import { type Drawing, layOut, type Panel, type Series } from './plot.js';
 import type { Distances } from './reference.js';
 
@@ -68,8 +68,8 @@ export interface SweepPoint {
   readonly distances: Distances;
 }
 
-/** The axes that a plot can have along: numbers of several values. */
-export const sweptNumbers = (axes: readonly Axis[]): Axis[] => axes.filter(({ name, values }) => name !== 'solver' && values.length > 1);
+/** The axes of several values: without one there is nothing to plot. */
+export const varied = (axes: readonly Axis[]): Axis[] => axes.filter(({ values }) => values.length > 1);
 
 /** Okabe and Ito's, which the colour-blind can tell apart; used again from the start where there are more lines. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7a4a1e', '#888888'];
@@ -78,9 +78,9 @@ const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9
 const WIDE = 10;
 
 /**
- * Frechet distance, precision and recall against the swept number with the most values; a line for each combination of the others. What real
- * pictures score is a line of dots.
- * @param points of all combinations @returns undefined where no number is swept
+ * Frechet distance, precision and recall against the swept number with the most values; a line for each combination of the others. Solvers are put side by
+ * side by what they cost: Heun asks the network about twice a step, so instead of steps there is NFE. What real pictures score is a line of dots.
+ * @param points of all combinations @returns undefined where nothing is swept
  */
 export function drawSweep(
   points: readonly SweepPoint[],
@@ -88,12 +88,19 @@ export function drawSweep(
   floor: Distances | undefined,
   subtitles: readonly string[],
 ): Drawing | undefined {
-  const [across] = sweptNumbers(axes).sort((a, b) => b.values.length - a.values.length);
+  const swept = varied(axes);
   const [first] = points;
-  if (!across || !first) return undefined;
-  const others = axes.filter((axis) => axis !== across && axis.values.length > 1);
+  if (swept.length === 0 || !first) return undefined;
+  const [numbers, solvers] = [swept.filter(({ name }) => name !== 'solver'), swept.some(({ name }) => name === 'solver')];
+  const [most] = numbers.toSorted((a, b) => b.values.length - a.values.length);
+  const across = solvers && numbers.some(({ name }) => name === 'steps') ? undefined : most; // undefined: NFE
+  const others = swept.filter((axis) => axis !== across && (across || axis.name !== 'steps'));
+  const along = (sampler: SamplerOptions): number => (across ? Number(settingOf(sampler, across.name)) : evaluations(sampler));
   const labelOf = ({ sampler }: SweepPoint): string =>
-    others.map(({ name }) => `${name} ${settingOf(sampler, name)}`).join(', ') || 'samples';
+    [
+      ...others.map(({ name }) => `${name} ${settingOf(sampler, name)}`),
+      ...(solvers && across ? [`NFE ${evaluations(sampler)}`] : []),
+    ].join(', ') || 'samples';
   const labels = [...new Set(points.map(labelOf))];
   const colour = (label: string): string => COLOURS[labels.indexOf(label) % COLOURS.length] as string;
   const dashed = (label: string): boolean => labels.indexOf(label) >= COLOURS.length;
@@ -103,7 +110,7 @@ export function drawSweep(
       lines: [
         points
           .filter((point) => labelOf(point) === label)
-          .map(({ sampler, distances }) => [Number(settingOf(sampler, across.name)), value(distances) ?? Number.NaN] as const)
+          .map(({ sampler, distances }) => [along(sampler), value(distances) ?? Number.NaN] as const)
           .sort(([a], [b]) => a - b),
       ],
     }));
@@ -124,9 +131,9 @@ export function drawSweep(
   const all = [...points.map(({ distances }) => distances.frechet), ...(floor ? [floor.frechet] : [])];
   const wide = Math.max(...all) > WIDE * Math.min(...all);
   return layOut({
-    title: `${first.distances.name} by ${across.name}`,
+    title: `${first.distances.name} by ${across?.name ?? 'NFE'}`,
     subtitles,
-    xLabel: across.name === 'start' || across.name === 'end' ? `${across.name} of the guidance interval` : across.name,
+    xLabel: labelOfAxis(across?.name),
     panels: [
       ...panel(first.distances.name, (of) => of.frechet, wide ? 'log' : 'linear'),
       ...panel('Precision', (of) => of.precision, 'linear'),
@@ -134,4 +141,9 @@ export function drawSweep(
     ],
     legend: others.length === 0 ? [] : labels.map((label) => ({ colour: colour(label), dashed: dashed(label), text: label })),
   });
+}
+
+function labelOfAxis(name: Swept | undefined): string {
+  if (name === undefined) return "NFE: the solver's evaluations";
+  return name === 'start' || name === 'end' ? `${name} of the guidance interval` : name;
 }

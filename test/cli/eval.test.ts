@@ -53,7 +53,7 @@ test('a file that cannot be written is refused by its own flag, and so is a plot
     ...['run', '--features', 'nsfwjs-mixed7', '--write-reference', 'there.npz'],
   );
   await refuse(
-    /--plot draws a sweep, and here no number is swept: guidance is 2\. Add --sweep/,
+    /--plot draws a sweep, and here nothing is swept: guidance is 2\. Add --sweep/,
     ...['run', ...BRIEF, '--guidance', '2', '--plot', 'p.png'],
   );
 });
@@ -98,4 +98,18 @@ test('what is no set of pictures is refused by what it is', async () => {
     ...['pictures/val/dark/24.png', '--data', 'pictures'],
   );
   await refuse(/pictures has its pictures deeper: .* Name such a folder, as pictures\/train$/m, 'pictures', '--data', 'pictures');
+});
+
+test('a sweep of solvers says how often each asks the network', async () => {
+  const words = ['run', ...BRIEF, '--guidance', '1', '--sweep', 'solver=euler,heun', '--sweep', 'steps=1,2', '--plot', 'solvers.png'];
+  const { code, stdout, stderr } = await evaluate(...words);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^by classifier +NFE +FD-classifier .*\nguidance 1, 1 step, euler +1 .*\nguidance 1, 2 steps, euler +2 /m);
+  assert.match(stdout, /^guidance 1, 1 step, heun +1 .*\nguidance 1, 2 steps, heun +3 .*\nreal pictures \(6\) +\d/m);
+  assert.match(stdout, /^NFE: the solver's evaluations, in each of which guidance, where it is applied, asks the network twice$/m);
+  const told = JSON.parse((await evaluate(...words.slice(0, -2), '--json', '--plot', 'more.png')).stdout) as { samples: { nfe: number }[] };
+  assert.deepEqual(
+    told.samples.map(({ nfe }) => nfe),
+    [1, 2, 1, 3],
+  );
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/core/errors.js';
-import type { SamplerOptions } from '../../src/dsd/sampler.js';
+import { evaluations, type SamplerOptions, sample } from '../../src/dsd/sampler.js';
 import { toSvg } from '../../src/eval/plot.js';
 import type { Distances } from '../../src/eval/reference.js';
 import { combinations, drawSweep, parseAxis } from '../../src/eval/sweep.js';
@@ -75,5 +75,42 @@ test('what a reference cannot give has no panel, and what is not swept no plot',
   const svg = toSvg(drawSweep(points, axes, undefined, [])!);
   assert.equal(dots(svg), 2);
   assert.doesNotMatch(svg, /Precision|real pictures/);
-  assert.equal(drawSweep(points, [parseAxis('solver=heun,euler'), parseAxis('guidance=1')], undefined, []), undefined);
+  assert.equal(drawSweep(points, [parseAxis('solver=heun'), parseAxis('guidance=1')], undefined, []), undefined);
+});
+
+test('NFE is how often the solver asks, guided or not', () => {
+  const numbers = { mix: (a: number, x: number, b: number, y: number) => a * x + b * y, free: () => {} };
+  const latents = { ...numbers, pair: (x: number) => x, halves: (x: number): [number, number] => [x, x] };
+  for (const solver of ['euler', 'heun'] as const)
+    for (const [steps, guidance] of [
+      [1, 1],
+      [2, 3],
+      [25, 2],
+    ] as const) {
+      const options = { ...BASE, solver, steps, guidance };
+      const solving = sample(latents, 1, options);
+      let asked = 0;
+      for (let next = solving.next(); !next.done; next = solving.next(0.5)) asked++;
+      assert.equal(asked, evaluations(options), `${solver}, ${steps} steps`);
+    }
+});
+
+test('solvers are put side by side at equal evaluations, not at equal steps', () => {
+  const drawn = (...texts: readonly string[]): string => {
+    const axes = texts.map(parseAxis);
+    const points = combinations(BASE, axes).map((sampler, i) => ({ sampler, distances: distances(1 + i) }));
+    return toSvg(drawSweep(points, axes, undefined, [])!);
+  };
+  const both = drawn('guidance=1,2,3', 'solver=euler,heun', 'steps=5,9');
+  for (const text of ['FD-test by NFE', 'NFE: the solver&apos;s evaluations', 'guidance 3, solver heun'])
+    assert.ok(both.includes(`>${text.replace('&apos;', "'")}<`), text);
+  const across = (label: string): number[] =>
+    [...both.matchAll(new RegExp(`<path d="M([\\d.]+) [\\d.]+L([\\d.]+) [^>]*data-series="${label}"`, 'g'))]
+      .slice(0, 1)
+      .flatMap(([, a, b]) => [Number(a), Number(b)]);
+  const [euler, heun] = [across('guidance 1, solver euler'), across('guidance 1, solver heun')];
+  assert.equal(euler[1], heun[0], 'nine steps of Euler cost what five of Heun do');
+  const one = drawn('guidance=1,2', 'solver=euler,heun');
+  for (const text of ['FD-test by guidance', 'solver euler, NFE 25', 'solver heun, NFE 49']) assert.ok(one.includes(`>${text}<`), text);
+  assert.equal(dots(drawn('guidance=1', 'solver=euler,heun')), 3 * 2);
 });
