@@ -18,7 +18,8 @@ interface Row {
 
 const share = (x: number | undefined): string => (x === undefined ? '' : `${(100 * x).toFixed(1)} %`);
 
-export function modelLines(report: EvaluationReport): string[] {
+/** @param classify what `classifyWeight` says of the model */
+export function modelLines(report: EvaluationReport, classify: number | null): string[] {
   const { reconstruction, samples, protocol, warnings } = report;
   const { latent } = reconstruction;
   const costs = samples.map(({ sampler }) => evaluations(sampler));
@@ -31,7 +32,7 @@ export function modelLines(report: EvaluationReport): string[] {
     `reconstruction  PSNR ${decibels(reconstruction.psnr)}, SSIM ${(reconstruction.ssim ?? Number.NaN).toFixed(3)} on ${counted(reconstruction.pictures, 'held-out picture')}; per-patch PCA of equal width ${decibels(reconstruction.pcaPsnr)}`,
     `                ${reconstruction.frechet.map(({ name, frechet }) => `r${name} ${figure(frechet)}`).join(', ')}`,
     latentLine(latent, reconstruction.mostRank),
-    ...(report.probes ? [probeLine(report.probes)] : []),
+    ...(report.probes ? [probeLine(report.probes, classify)] : []),
     ...tables(rows, report, protocol),
     ...neighbourLines(report),
     '',
@@ -42,10 +43,11 @@ export function modelLines(report: EvaluationReport): string[] {
   ];
 }
 
-export function encoderLines({ latent, mostRank, probes, protocol }: EncoderReport): string[] {
+/** @param classify as of modelLines */
+export function encoderLines({ latent, mostRank, probes, protocol }: EncoderReport, classify: number | null): string[] {
   return [
     latentLine(latent, mostRank),
-    ...(probes ? [probeLine(probes)] : []),
+    ...(probes ? [probeLine(probes, classify)] : []),
     '',
     `no decoder, so no samples: ${protocol.weights === 'average' ? 'averaged' : 'raw'} weights, ${protocol.precision} on ${protocol.device}; latents of ${counted(protocol.latent.count, 'picture')} of ${protocol.latent.source}`,
   ];
@@ -72,9 +74,15 @@ export function pictureLines(report: PicturesReport, available: number): string[
   ];
 }
 
-function probeLine({ nearest, linear, blind, protocol }: Probes): string {
+function probeLine({ nearest, linear, blind, protocol }: Probes, classify: number | null): string {
   const { train, heldOut, nearest: by } = protocol;
-  return `encoder         classes of ${count(heldOut.count)} held-out pictures: ${share(linear)} by a linear probe, ${share(nearest)} by ${by.k} nearest of ${count(train.count)} training pictures, ${share(blind)} unseen`;
+  return `encoder         classes of ${count(heldOut.count)} held-out pictures: ${share(linear)} by a linear probe, ${share(nearest)} by ${by.k} nearest of ${count(train.count)} training pictures, ${share(blind)} unseen${trainedOn(classify)}`;
+}
+
+/** Accuracies of an encoder that was taught classes are not those of one that found them by itself. */
+function trainedOn(classify: number | null): string {
+  if (classify === null) return '; whether it was trained on classes, the run does not say';
+  return classify > 0 ? `; it was trained on classes (objective.weights.classify=${classify})` : '';
 }
 
 function neighbourLines({ neighbours }: JudgeReport): string[] {

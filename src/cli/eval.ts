@@ -178,9 +178,15 @@ async function evaluateModel(work: Work): Promise<void> {
   const drawn = plots ? await writePlots(plots, report, axes) : [];
   progress.clear();
   const seconds = (performance.now() - began) / 1000;
-  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, sweep: axes, plots: drawn, seconds });
-  else print(...modelLines(report), ...drawn);
+  const classify = classifyWeight(loaded);
+  if (flags.json)
+    printJson({ weights: path, images: loaded.images, classifyWeight: classify, ...report, sweep: axes, plots: drawn, seconds });
+  else print(...modelLines(report, classify), ...drawn);
 }
+
+/** How much the encoder was taught to tell classes; null of a frozen one, whose training is not in the file. */
+const classifyWeight = ({ config, denoiser, autoencoder }: Loaded): number | null =>
+  denoiser !== autoencoder ? null : config.objective.labels ? config.objective.weights.classify : 0;
 
 /** What only those that make pictures can be asked. */
 const OF_PICTURES = [
@@ -221,8 +227,10 @@ async function evaluateBlind({ path, flags, engine, progress, began }: Work, loa
     }),
   ).catch(refuse(spec));
   progress.clear();
-  if (flags.json) printJson({ weights: path, images: loaded.images, ...report, seconds: (performance.now() - began) / 1000 });
-  else print(...encoderLines(report));
+  const classify = classifyWeight(loaded);
+  if (flags.json)
+    printJson({ weights: path, images: loaded.images, classifyWeight: classify, ...report, seconds: (performance.now() - began) / 1000 });
+  else print(...encoderLines(report, classify));
 }
 
 async function evaluatePictures({ path, flags, engine, progress, began }: Work, subject: 'folder' | 'npz'): Promise<void> {

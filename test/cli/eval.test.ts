@@ -113,3 +113,16 @@ test('a sweep of solvers says how often each asks the network', async () => {
     [1, 2, 1, 3],
   );
 });
+
+test('an encoder that was trained on classes is called so beside what it knows of them', async () => {
+  const train = async (out: string, ...settings: readonly string[]): Promise<void> => {
+    const set = ['objective.paradigm=self-distillation', ...settings].flatMap((setting) => ['--set', setting]);
+    const { code, stderr } = await dsd([...TOY, '--data', 'pictures', '--out', out, ...set, '--quiet'], { cwd: folder });
+    assert.equal(code, 0, stderr);
+  };
+  await train('taught', 'objective.weights.classify=0.2');
+  assert.match((await evaluate('taught')).stdout, /^encoder .* unseen; it was trained on classes \(objective\.weights\.classify=0\.2\)$/m);
+  await train('free', 'objective.weights.classify=0.2', 'objective.labels=false');
+  assert.match((await evaluate('free')).stdout, /^encoder .* unseen$/m);
+  assert.equal((JSON.parse((await evaluate('free', '--json')).stdout) as { classifyWeight: number }).classifyWeight, 0);
+});
