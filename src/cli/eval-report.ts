@@ -2,6 +2,7 @@
 import { evaluations } from '../dsd/sampler.js';
 import type { EncoderReport } from '../eval/encoder.js';
 import type { EvaluationReport, JudgeReport, PicturesReport, Protocol, SampleScores } from '../eval/evaluate.js';
+import type { InceptionScore } from '../eval/inception-score.js';
 import type { JudgeProtocol } from '../eval/jury.js';
 import type { Probes } from '../eval/probes.js';
 import type { LatentHealth } from '../eval/rank.js';
@@ -38,7 +39,7 @@ export function modelLines(report: EvaluationReport, classify: number | null): s
     '',
     protocolLine(report),
     ...(differ ? ["NFE: the solver's evaluations, in each of which guidance, where it is applied, asks the network twice"] : []),
-    ...protocol.judges.map(judgeLine),
+    ...protocol.judges.map((judge, i) => judgeLine(judge, samples[0]?.distances[i])),
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
 }
@@ -69,7 +70,7 @@ export function pictureLines(report: PicturesReport, available: number): string[
     ...neighbourLines(report),
     '',
     `${samples.count < available ? `${count(samples.count)} of ${counted(available, 'picture')}, evenly spread (--count takes more)` : counted(available, 'picture')} of ${name}, seed ${protocol.seed}, on ${protocol.device}`,
-    ...protocol.judges.map(judgeLine),
+    ...protocol.judges.map((judge, i) => judgeLine(judge, samples.distances[i])),
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
 }
@@ -153,9 +154,18 @@ function optional(is: boolean, heading: string, value: (of: Distances) => string
   return is ? [[heading, value]] : [];
 }
 
-function judgeLine({ distance, dimension, source, reference, floor }: JudgeProtocol): string {
+/** @param scored of samples, if there are any */
+function judgeLine({ distance, dimension, source, reference, floor }: JudgeProtocol, scored: Distances | undefined): string {
   const pictures = reference.count === null ? 'an unknown number of pictures' : counted(reference.count, 'picture');
-  return `${distance}: ${count(dimension)} features, ${source}; against ${pictures} of ${reference.source}${floor ? `; real pictures of ${floor.source}` : ''}`;
+  return `${distance}: ${count(dimension)} features, ${source}; against ${pictures} of ${reference.source}${floor ? `; real pictures of ${floor.source}` : ''}${scored?.inceptionScore ? `; ${splitsOf(scored.inceptionScore, scored.count)}` : ''}`;
+}
+
+/** Pictures in a split of ADM's evaluator. */
+const ADM_SPLIT = 5000;
+
+function splitsOf({ splits }: InceptionScore, pictures: number): string {
+  const theirs = `; ADM's evaluator splits by ${count(ADM_SPLIT)} in the order given, so below ${count(splits * ADM_SPLIT)} pictures its figures differ`;
+  return `IS is the mean of ${splits} splits, shuffled${pictures < splits * ADM_SPLIT ? theirs : ''}`;
 }
 
 type Setting = SampleScores['sampler'];

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { pictureLines } from '../../src/cli/eval-report.js';
+import type { PicturesReport } from '../../src/eval/evaluate.js';
 import { writeNpz } from '../../src/io/npz.js';
 import { dsd, type Ended, makePictures, TOY, workplace } from './harness.js';
 
@@ -125,4 +127,26 @@ test('an encoder that was trained on classes is called so beside what it knows o
   await train('free', 'objective.weights.classify=0.2', 'objective.labels=false');
   assert.match((await evaluate('free')).stdout, /^encoder .* unseen$/m);
   assert.equal((JSON.parse((await evaluate('free', '--json')).stdout) as { classifyWeight: number }).classifyWeight, 0);
+});
+
+test('an Inception Score is shown with its splits', () => {
+  const lines = (pictures: number): string[] => {
+    const distances = [
+      ...[{ extractor: 'inception-2015', name: 'FID', frechet: 3, count: pictures, inceptionScore: { mean: 9, deviation: 1, splits: 10 } }],
+      { extractor: 'nsfwjs-mixed7', name: 'FD-nsfwjs-mixed7', frechet: 1, count: pictures },
+    ];
+    const judges = distances.map(({ extractor, name }) => ({
+      ...{ extractor, distance: name, dimension: 9, source: 'weights', reference: { source: 'real.npz', count: 8 } },
+    }));
+    const protocol = { samples: pictures, seed: 0, device: 'cpu', pictures: '', frechet: '', kernel: '', neighbours: 3, judges } as const;
+    const report: PicturesReport = { name: 'some.npz', samples: { count: pictures, distances }, protocol, warnings: [] };
+    return pictureLines(report, pictures).slice(-2);
+  };
+  const [inception, other] = lines(10_000);
+  assert.match(
+    inception ?? '',
+    /real\.npz; IS is the mean of 10 splits, shuffled; ADM's evaluator splits by 5,000 in the order given, so below 50,000 pictures its figures differ$/,
+  );
+  assert.match(other ?? '', /of real\.npz$/);
+  assert.match(lines(50_000)[0] ?? '', /; IS is the mean of 10 splits, shuffled$/);
 });
