@@ -47,10 +47,6 @@ export function precondition(t: number): { readonly skip: number; readonly out: 
   return { skip: t / power, out: (1 - t) / Math.sqrt(power) };
 }
 
-/** NFE: how often a solver asks for a velocity. Where guidance applies the network answers each time twice, with class and without. */
-export const evaluations = ({ solver, steps }: Pick<SamplerOptions, 'solver' | 'steps'>): number =>
-  solver === 'heun' ? 2 * steps - 1 : steps;
-
 /** The times t_0 = 0 (noise) to t_steps = 1 (clean): t' = a t / (1 + (a - 1) t) of an even grid. */
 export function timeGrid(steps: number, shift: number): number[] {
   return Array.from({ length: steps + 1 }, (_, i) => {
