@@ -12,7 +12,7 @@
  */
 import { FailureError } from '../core/errors.js';
 import { keep, noGrad, scope, svdvals, type Tensor, tensor } from '../torch/index.js';
-import { eigen, eigenvalues } from './eigen.js';
+import { eigen } from './eigen.js';
 import type { Statistics } from './moments.js';
 import { checkWidths } from './rows.js';
 
@@ -84,43 +84,4 @@ function factor({ mean: { length: D }, covariance, count }: Statistics): Tensor 
   if (rank === 0) return undefined;
   const roots = tensor(values.subarray(D - rank).map(Math.sqrt), [rank], { dtype: 'float64' });
   return vectors.narrow(1, D - rank, rank).mul(roots);
-}
-
-/**
- * What the distance of two sets of so many pictures would be on average if they were of one distribution: the part that is due to their numbers
- * alone. It falls as 1 / count, so distances at different counts do not compare.
- *
- * For a Gaussian with this covariance, of eigenvalues v: the means differ by tr S (1/n + 1/m), and to second order the covariances by
- * 1/2 sum_ij E|d_ij|^2 / (v_i + v_j), with d the error of an estimated covariance, of which E|d_ij|^2 = v_i v_j (1 + [i = j]) (1/n + 1/m).
- * Against simulated sets: right within a tenth from two pictures for each feature on, and within a third at one for every two.
- *
- * @param reference the larger of the two sets, whose covariance is taken for that of the distribution @param count pictures in the other
- */
-export function frechetBias({ covariance, count: own }: Statistics, count: number): number {
-  const values = eigenvalues(covariance).map((value) => Math.max(0, value));
-  let sum = 0;
-  for (const v of values) {
-    if (v === 0) continue;
-    sum += 1.25 * v; // of the mean, and of i = j once more
-    for (const w of values) sum += (0.5 * v * w) / (v + w);
-  }
-  return sum / (own - 1) + sum / (count - 1);
-}
-
-/** Pictures for each feature below which a Frechet distance comes with a warning. */
-const ENOUGH = 10;
-
-/**
- * Why the Frechet distance of `count` pictures from a reference is not to be trusted as it stands, with the size of its bias; undefined where
- * both have at least ten pictures for each feature. Costs an eigendecomposition where it warns.
- */
-export function frechetWarning(reference: Statistics, count: number): string | undefined {
-  const D = reference.mean.length;
-  const fewest = Math.min(reference.count, count);
-  if (fewest >= ENOUGH * D) return undefined;
-  const singular = fewest <= D ? ', which leaves a covariance singular' : '';
-  return (
-    `${fewest} pictures for ${D} features${singular}: two sets of one distribution and of these sizes would be at a Frechet distance of ` +
-    `about ${frechetBias(reference, count).toPrecision(2)}, not 0. Compare it only with others at the same counts, or take ${ENOUGH * D} pictures`
-  );
 }

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { FailureError, UsageError } from '../../src/core/errors.js';
 import { key } from '../../src/core/random.js';
-import { FrechetReference, frechet, frechetBias, frechetWarning } from '../../src/eval/frechet.js';
+import { FrechetReference, frechet } from '../../src/eval/frechet.js';
+import { frechetBias, frechetWarning } from '../../src/eval/frechet-bias.js';
 import { inceptionScore } from '../../src/eval/inception-score.js';
 import { kid } from '../../src/eval/kid.js';
 import { Manifold, precisionRecall } from '../../src/eval/manifold.js';
@@ -261,16 +262,69 @@ test('a kernel distance is a function of seed and features, and about 0 for one 
   });
 });
 
-test('the bias of a Frechet distance by the number of pictures is what simulated sets show', () => {
+/** Sets of one Gaussian, whose features have these variances and are not mixed: neither a distance nor its bias sees a rotation. */
+const sampled = (rows: number, variances: Float64Array, seed: number) =>
+  scope(() =>
+    statistics(normal(rows, variances.length, seed).mul(tensor(variances.map(Math.sqrt), [variances.length], { dtype: 'float64' }))),
+  );
+
+const mean = (numbers: readonly number[]) => numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+
+test('the bias of a Frechet distance by the number of pictures, from sampled covariances, is what pairs of sets show', () => {
+  const D = 48;
+  for (const [name, variance, tolerance] of [
+    ['flat', () => 1, 0.1],
+    ['i^-1/2', (i: number) => i ** -0.5, 0.1],
+    ['i^-1', (i: number) => 1 / i, 0.1],
+    ['exponential', (i: number) => Math.exp((-10 * i) / D), 0.1],
+    ['i^-2', (i: number) => i ** -2, 0.25], // a few directions have it all, and the pairs are no more exact
+  ] as const) {
+    const variances = Float64Array.from({ length: D }, (_, i) => variance(i + 1));
+    for (const [n, m] of [
+      [3, 3],
+      [12, 12],
+      [48, 48],
+      [100, 8],
+      [480, 4],
+      [6, 480],
+      [480, 480],
+    ] as const) {
+      const pairs = Array.from({ length: 10 }, (_, i) => [sampled(n, variances, 2 * i), sampled(m, variances, 2 * i + 1)] as const);
+      const said = mean(pairs.map(([a]) => frechetBias(a, m)));
+      near(said, mean(pairs.map(([a, b]) => frechet(a, b))), tolerance, `${name}, ${n} and ${m}`);
+    }
+  }
+});
+
+test('the bias of a Frechet distance by many pictures of a Gaussian that is known is what it is to second order', () => {
   const variances = values('bias.variances');
   const D = variances.length;
-  const [n, m] = [...(expected.get('bias.counts')?.data ?? [])].map(Number) as [number, number];
   const covariance = new Float64Array(D * D);
   for (const [i, value] of variances.entries()) covariance[i * D + i] = value;
-  const reference = { count: n, mean: new Float64Array(D), covariance };
-  near(frechetBias(reference, m), number('bias.simulated'), 0.02, 'bias');
-  assert.equal(frechetBias({ ...reference, count: Number.POSITIVE_INFINITY }, Number.POSITIVE_INFINITY), 0);
-  assert.match(frechetWarning(reference, m) ?? '', /^60 pictures for 30 features: .*about 0\.(6|7)\d*, not 0.*or take 300 pictures/);
+  const known = { count: Number.POSITIVE_INFINITY, mean: new Float64Array(D), covariance };
+  // |m1 - m2|^2 is tr S / n, and to second order the rest is 1/2 sum E|d_ij|^2 / (v_i + v_j), with d the error of the covariance, of which
+  // E|d_ij|^2 = v_i v_j (1 + [i = j]) / n.
+  let sum = 0;
+  for (const v of variances) {
+    sum += 1.25 * v;
+    for (const w of variances) sum += (0.5 * v * w) / (v + w);
+  }
+  near(frechetBias(known, 1e6) * 1e6, sum, 1e-3, 'bias');
+  near(frechetBias({ ...known, count: 1e6 }, 1e6) * 1e6, 2 * sum, 1e-3, 'bias of both');
+  assert.equal(frechetBias(known, Number.POSITIVE_INFINITY), 0);
+});
+
+test('the bias of a Frechet distance is that of the oracle, and a warning has it', () => {
+  const variances = values('bias.variances');
+  const [n, m] = [...(expected.get('bias.counts')?.data ?? [])].map(Number) as [number, number];
+  const reference = sampled(n, variances, 3);
+  const bias = frechetBias(reference, m);
+  near(bias, number('bias.simulated'), 0.1, 'bias');
+  assert.equal(frechetBias(reference, 1), Number.POSITIVE_INFINITY);
+  const constant = { ...reference, covariance: new Float64Array(reference.covariance.length) };
+  assert.equal(frechetBias(constant, m), 0);
+  const warning = frechetWarning(reference, m);
+  assert.match(warning ?? '', /^60 pictures for 30 features: .*about 0\.(6|7)\d*, not 0.*or take 300 pictures/);
   assert.match(frechetWarning(reference, 30) ?? '', /leaves a covariance singular/);
   assert.match(frechetWarning(reference, 500) ?? '', /^90 pictures/, 'the reference can be the small one');
   assert.equal(frechetWarning({ ...reference, count: 300 }, 300), undefined);
