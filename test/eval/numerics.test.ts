@@ -324,9 +324,10 @@ test('the bias of a Frechet distance is that of the oracle, and a warning has it
   const constant = { ...reference, covariance: new Float64Array(reference.covariance.length) };
   assert.equal(frechetBias(constant, m), 0);
   const warning = frechetWarning(reference, m);
-  assert.match(warning ?? '', /^60 pictures for 30 features: .*about 0\.(6|7)\d*, not 0.*or take 300 pictures/);
-  assert.match(frechetWarning(reference, 30) ?? '', /leaves a covariance singular/);
-  assert.match(frechetWarning(reference, 500) ?? '', /^90 pictures/, 'the reference can be the small one');
+  assert.equal(warning?.bias, bias);
+  assert.match(warning?.text ?? '', /^60 pictures for 30 features: .*about 0\.(6|7)\d*, not 0.*or take 300 pictures/);
+  assert.match(frechetWarning(reference, 30)?.text ?? '', /leaves a covariance singular/);
+  assert.match(frechetWarning(reference, 500)?.text ?? '', /^90 pictures/, 'the reference can be the small one');
   assert.equal(frechetWarning({ ...reference, count: 300 }, 300), undefined);
 });
 
