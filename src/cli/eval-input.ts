@@ -2,7 +2,7 @@
 import { extname } from 'node:path';
 import { nearest, UsageError } from '../core/errors.js';
 import { looksLikePicture } from '../data/folder.js';
-import { FEATURES_NAMES, type FeaturesName } from '../eval/jury.js';
+import { FEATURES_NAMES, type FeaturesName } from '../eval/jury-input.js';
 import { contentOf } from '../eval/reference-file.js';
 import { openSamples } from '../eval/references.js';
 import { disk } from '../io/disk.js';
@@ -80,15 +80,20 @@ function checkName(name: string, twice: boolean): FeaturesName {
 }
 
 /** What must be known of files of pictures that have another size than the samples. @throws as openSamples */
-export function sizeWarnings(files: readonly string[], samples: { readonly width: number; readonly height: number }): string[] {
+export function sizeWarnings(
+  files: readonly string[],
+  features: readonly FeaturesName[],
+  samples: { readonly width: number; readonly height: number },
+): string[] {
   return files.flatMap((path) => {
-    const { pictures, names } = contentOf(path);
-    if (!pictures || names.includes('features')) return []; // with features its pictures are not looked at
+    const { pictures, names, statistics } = contentOf(path);
+    const described = names.includes('features') && features.every((name) => name === statistics); // then its pictures are not looked at
+    if (!pictures || described) return [];
     const rows = openSamples(path);
     const [, height, width] = rows.shape;
     rows.close();
     if (height === samples.height && width === samples.width) return [];
-    return `${path} has pictures of ${width} x ${height} px, and the samples have ${samples.width} x ${samples.height} px: networks see both at one size, so distances are of their sharpness too`;
+    return `${path} has pictures of ${width} x ${height} px, and the samples have ${samples.width} x ${samples.height} px: distances are of size and sharpness too`;
   });
 }
 

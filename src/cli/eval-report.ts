@@ -157,15 +157,14 @@ function optional(is: boolean, heading: string, value: (of: Distances) => string
 /** @param scored of samples, if there are any */
 function judgeLine({ distance, dimension, source, reference, floor }: JudgeProtocol, scored: Distances | undefined): string {
   const pictures = reference.count === null ? 'an unknown number of pictures' : counted(reference.count, 'picture');
-  return `${distance}: ${count(dimension)} features, ${source}; against ${pictures} of ${reference.source}${floor ? `; real pictures of ${floor.source}` : ''}${scored?.inceptionScore ? `; ${splitsOf(scored.inceptionScore, scored.count)}` : ''}`;
+  return `${distance}: ${count(dimension)} features, ${source}; against ${pictures} of ${reference.source}${floor ? `; real pictures of ${floor.source}` : ''}${scored?.inceptionScore ? `; ${splitsOf(scored.inceptionScore)}` : ''}`;
 }
 
 /** Pictures in a split of ADM's evaluator. */
 const ADM_SPLIT = 5000;
 
-function splitsOf({ splits }: InceptionScore, pictures: number): string {
-  const theirs = `; ADM's evaluator splits by ${count(ADM_SPLIT)} in the order given, so below ${count(splits * ADM_SPLIT)} pictures its figures differ`;
-  return `IS is the mean of ${splits} splits, shuffled${pictures < splits * ADM_SPLIT ? theirs : ''}`;
+function splitsOf({ splits }: InceptionScore): string {
+  return `IS is the mean of ${splits} splits, shuffled; ADM's evaluator splits by ${count(ADM_SPLIT)} in the order given, so its figures differ`;
 }
 
 type Setting = SampleScores['sampler'];

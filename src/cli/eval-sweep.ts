@@ -1,7 +1,8 @@
 /** Sweeps of `dsd eval`: what is swept, and where its plots go. */
+import { resolve } from 'node:path';
 import { UsageError } from '../core/errors.js';
 import type { EvaluationReport } from '../eval/evaluate.js';
-import type { FeaturesName } from '../eval/jury.js';
+import type { FeaturesName } from '../eval/jury-input.js';
 import { toPng, toSvg } from '../eval/plot.js';
 import type { Distances } from '../eval/reference.js';
 import { type Axis, drawSweep, parseAxis, varied } from '../eval/sweep.js';
@@ -34,16 +35,27 @@ export function axesOf(
  * @returns undefined where no plot is wanted @throws UsageError, also for a plot of no sweep; DiskError
  */
 export function plotFiles(
-  flags: { readonly plot: string | undefined; readonly sweep: readonly string[]; readonly overwrite: boolean },
+  flags: {
+    readonly plot: string | undefined;
+    readonly neighbours: string | undefined;
+    readonly sweep: readonly string[];
+    readonly overwrite: boolean;
+  },
   axes: readonly Axis[],
   features: readonly FeaturesName[],
 ): ReadonlyMap<FeaturesName, string> | undefined {
-  const { plot, sweep, overwrite } = flags;
+  const { plot, neighbours, sweep, overwrite } = flags;
   if (plot === undefined && sweep.length === 0) return undefined;
   if (plot !== undefined) checkPlot(plot, axes);
   const made = (path: string): string[] => [...byNetwork(path, features).values()].flatMap((png) => [png, svgOf(png)]);
-  const path = plot ?? freePath('sweep', '.png', made);
-  for (const file of made(path)) checkFile(file, overwrite, '--plot');
+  const theirs = neighbours === undefined ? undefined : resolve(neighbours);
+  const isTheirs = (file: string): boolean => resolve(file) === theirs;
+  const path = plot ?? freePath('sweep', '.png', made, isTheirs);
+  for (const file of made(path)) {
+    if (isTheirs(file))
+      throw new UsageError(`'${file}' is named by --neighbours and is one of the files of --plot: choose another name for one of them`);
+    checkFile(file, overwrite, '--plot');
+  }
   return byNetwork(path, features);
 }
 

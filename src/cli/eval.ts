@@ -6,7 +6,7 @@ import type { DataSet } from '../data/source.js';
 import { evaluations } from '../dsd/sampler.js';
 import { evaluateEncoder } from '../eval/encoder.js';
 import { type JudgeInput, judgePictures, evaluate as runEvaluation } from '../eval/evaluate.js';
-import { AGAINST } from '../eval/jury.js';
+import { AGAINST } from '../eval/jury-input.js';
 import { contentOf } from '../eval/reference-file.js';
 import { openSampleFolder } from '../eval/sample-folder.js';
 import { ofNpz, type PictureSet } from '../eval/sets.js';
@@ -161,7 +161,7 @@ async function evaluateModel(work: Work): Promise<void> {
   const labelled = config.objective.labels && data.train.classes.length > 1;
   const common = judgeInput({ flags, engine, progress }, data, labelled, samples);
   const plots = plotFiles(flags, axes, common.features);
-  const sizes = sizeWarnings(flags.reference, { width: model.image, height: model.image });
+  const sizes = sizeWarnings(flags.reference, common.features, { width: model.image, height: model.image });
   const evaluation = runEvaluation({
     ...common,
     ...{ denoiser: loaded.denoiser, coder: loaded.autoencoder, weights: loaded.kind, data, batch },
@@ -258,7 +258,7 @@ async function evaluatePictures({ path, flags, engine, progress, began }: Work, 
   try {
     const labelled = set.labels !== undefined && data !== undefined && data.train.classes.length > 1;
     const common = judgeInput({ flags, engine, progress }, data, labelled, set.count);
-    const sizes = sizeWarnings(flags.reference, set);
+    const sizes = sizeWarnings(flags.reference, common.features, set);
     const judged = await judgePictures(common, set).catch(refuse(flags.data ?? path));
     const report = { ...judged, warnings: [...sizes, ...judged.warnings] };
     progress.clear();

@@ -27,10 +27,15 @@ export const OVERWRITE = { kind: 'switch', about: 'replace what is there already
  * NAME.EXT, or NAME-2.EXT, ...: the first of which nothing is there.
  * @param made the files that come of such a path, where it is not that one alone
  */
-export function freePath(name: string, extension: string, made: (path: string) => readonly string[] = (path) => [path]): string {
+export function freePath(
+  name: string,
+  extension: string,
+  made: (path: string) => readonly string[] = (path) => [path],
+  taken: (file: string) => boolean = () => false,
+): string {
   for (let n = 1; ; n++) {
     const path = `${n === 1 ? name : `${name}-${n}`}${extension}`;
-    if (!made(path).some((file) => disk.exists(file))) return path;
+    if (!made(path).some((file) => disk.exists(file) || taken(file))) return path;
   }
 }
 

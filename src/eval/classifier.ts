@@ -5,12 +5,13 @@
  * steps at batch 256. All else is PyTorch's default: lr 1e-3 throughout, betas 0.9 and 0.999, weight decay 0.01, uniform
  * initialisation within 1 / sqrt(fan in); but convolutions have no bias, since batch norm takes it away. float32; pictures in [-1, 1], no flips.
  */
+import { createHash } from 'node:crypto';
 import { FailureError, UsageError } from '../core/errors.js';
 import { key, permutation } from '../core/random.js';
-import type { ImageSource } from '../data/source.js';
+import { type ImageSource, stack } from '../data/source.js';
 import { fromPixels } from '../dsd/generate.js';
 import { disk } from '../io/disk.js';
-import { readSafetensors, writeSafetensors } from '../io/safetensors.js';
+import { readSafetensors, type SafeTensor, writeSafetensors } from '../io/safetensors.js';
 import { Optimizer } from '../nn/optimizer.js';
 import { toFile, toTensor } from '../nn/stored.js';
 import { Weights } from '../nn/weights.js';
@@ -30,7 +31,7 @@ import {
   tensor,
   zeros,
 } from '../torch/index.js';
-import { pictures } from './pictures.js';
+import { pictures, spread } from './pictures.js';
 
 const CHANNELS = [64, 128, 256, 256] as const;
 const STRIDES = [1, 2, 2, 2] as const;
@@ -41,8 +42,10 @@ const EPSILON = 1e-5;
 /** Pixels of pictures in one pass without gradient: the first layer holds 64 float32 values, a few times, for each. */
 const PIXELS = 2 ** 19;
 
-/** Of a file's metadata: the protocol as JSON. */
-const PROTOCOL = 'classifier';
+/** Of a kept file's metadata: the protocol as JSON, and what its pictures are known by. */
+const [PROTOCOL, PICTURES] = ['classifier', 'pictures'];
+/** Pictures by which a set is known again. */
+const LOOKED_AT = 64;
 
 export interface ClassifierOptions {
   readonly device: Device;
@@ -67,11 +70,15 @@ export interface ClassifierProtocol {
   /** The name of the source it was trained on. */
   readonly trainedOn: string;
   readonly pictures: number;
+  /** Of its weights: 16 digits of their SHA-256. Training on a GPU, or with other threads, may give others. */
+  readonly digest: string;
 }
 
 export class Classifier {
+  private digest: string | undefined;
+
   private constructor(
-    readonly protocol: ClassifierProtocol,
+    private readonly settings: Omit<ClassifierProtocol, 'digest'>,
     readonly classes: number,
     readonly device: Device,
     /** Trained by gradient. */
@@ -130,14 +137,27 @@ export class Classifier {
 
   /**
    * The classifier in a file, or, where there is no such file, one that is trained and written there: for what is judged at several times to be judged by one.
-   * @throws UsageError for a file of another classifier; and as `train`, SafetensorsError, DiskError
+   * @throws as `train` and `checkKept`
    */
   static async kept(path: string, source: ImageSource, options: ClassifierOptions): Promise<Classifier> {
-    if (disk.exists(path)) return Classifier.read(path, source, options);
+    const protocol = protocolOf(source, options);
+    const identity = await identityOf(source);
+    const { device } = options;
+    const K = source.classes.length;
+    if (disk.exists(path)) {
+      const stored = readKept(path, source, protocol, identity);
+      const load = (names: Iterable<string>): Weights =>
+        new Weights(new Map([...names].map((name) => [name, toTensor(stored.get(name) as SafeTensor, device)])));
+      const { trained, running } = shapesOf(source.channels, K);
+      return new Classifier(protocol, K, device, load(trained.keys()), load(running.keys()));
+    }
     const classifier = await Classifier.train(source, options);
     try {
-      const tensors = [...classifier.weights.tensors, ...classifier.running.tensors].map(([name, value]) => [name, toFile(value)] as const);
-      writeSafetensors(path, new Map(tensors), new Map([[PROTOCOL, JSON.stringify(classifier.protocol)]]));
+      const metadata = new Map([
+        [PROTOCOL, JSON.stringify(protocol)],
+        [PICTURES, identity],
+      ]);
+      writeSafetensors(path, new Map([...classifier.tensors()].map(([name, value]) => [name, toFile(value)])), metadata);
       return classifier;
     } catch (error) {
       classifier.dispose();
@@ -145,32 +165,19 @@ export class Classifier {
     }
   }
 
-  private static read(path: string, source: ImageSource, options: ClassifierOptions): Classifier {
-    const { device } = options;
-    const { tensors, metadata } = readSafetensors(path);
-    const protocol = protocolOf(source, options);
-    // Where the pictures lie may have changed.
-    const settings = (of: object): string => JSON.stringify({ ...of, trainedOn: undefined });
-    const found: unknown = JSON.parse(metadata.get(PROTOCOL) ?? 'null');
-    if (typeof found !== 'object' || found === null || settings(found) !== settings(protocol))
-      throw new UsageError(
-        `'${path}' is not the classifier that is asked for (${settings(protocol)}), but ${settings(found ?? {})}: remove it to have another trained`,
-      );
-    const load = (like: Weights): Weights => {
-      const loaded = new Map<string, Tensor>();
-      for (const [name, value] of like.tensors) {
-        const stored = tensors.get(name);
-        if (stored?.dtype !== 'F32' || String(stored.shape) !== String(value.shape))
-          throw new FailureError(
-            `'${path}' has no classifier of these pictures: its tensor '${name}' is missing or of another shape. Remove it`,
-          );
-        loaded.set(name, toTensor(stored, device));
-      }
-      like.dispose();
-      return new Weights(loaded);
-    };
-    const K = source.classes.length;
-    return new Classifier(protocol, K, device, load(initial(source.channels, K, protocol.seed, device)), load(initialRunning(device)));
+  /** Whether `kept` would find another classifier than is asked for. @throws UsageError if so; SafetensorsError, FailureError for a file that is none; DiskError */
+  static async checkKept(path: string, source: ImageSource, options: ClassifierOptions): Promise<void> {
+    if (disk.exists(path)) readKept(path, source, protocolOf(source, options), await identityOf(source));
+  }
+
+  private tensors(): Map<string, Tensor> {
+    return new Map([...this.weights.tensors, ...this.running.tensors]);
+  }
+
+  /** Of its weights. Waits for the device. */
+  get protocol(): ClassifierProtocol {
+    this.digest ??= digestOf(this.tensors());
+    return { ...this.settings, digest: this.digest };
   }
 
   /** x (B, H, H, ch) in [-1, 1] -> (B, 256): the last layer, averaged over places. */
@@ -237,12 +244,65 @@ export class Classifier {
   }
 }
 
-function protocolOf(source: ImageSource, options: ClassifierOptions): ClassifierProtocol {
+function protocolOf(source: ImageSource, options: ClassifierOptions): Omit<ClassifierProtocol, 'digest'> {
   const { seed, steps = 600, batch = 256, learningRate = 1e-3, weightDecay = 0.01 } = options;
   return {
     ...{ name: 'classifier', features: FEATURES, steps, batch, optimizer: 'AdamW', learningRate, weightDecay, seed },
     ...{ trainedOn: source.name, pictures: source.length },
   };
+}
+
+/** What a set is known by, wherever it lies: its classes, and labels and pixels of some of its pictures. */
+async function identityOf(source: ImageSource): Promise<string> {
+  const { classes, size, channels, length } = source;
+  const some = spread(length, Math.min(LOOKED_AT, length));
+  const about = JSON.stringify({ classes, size, channels, length, labels: some.map((i) => source.label(i)) });
+  return createHash('sha256')
+    .update(about)
+    .update(await stack(source, some))
+    .digest('hex');
+}
+
+function digestOf(tensors: ReadonlyMap<string, Tensor>): string {
+  const hash = createHash('sha256');
+  for (const value of tensors.values()) hash.update(toFile(value).data);
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Shapes of the tensors by name. */
+function shapesOf(
+  channels: number,
+  K: number,
+): { readonly trained: Map<string, readonly number[]>; readonly running: Map<string, readonly number[]> } {
+  const shapes = ({ tensors }: Weights) => new Map([...tensors].map(([name, { shape }]) => [name, shape]));
+  return scope(() => ({ trained: shapes(initial(channels, K, 0, 'cpu')), running: shapes(initialRunning('cpu')) }));
+}
+
+/** The tensors of a kept classifier, if it is the one that is asked for. @throws as checkKept */
+function readKept(
+  path: string,
+  { channels, classes }: ImageSource,
+  protocol: Omit<ClassifierProtocol, 'digest'>,
+  identity: string,
+): ReadonlyMap<string, SafeTensor> {
+  const { tensors, metadata } = readSafetensors(path);
+  const mend = 'Choose another folder, or remove this file and what was judged by it';
+  const found = metadata.get(PROTOCOL);
+  if (found === undefined) throw new FailureError(`'${path}' holds no classifier of ours: it does not say how it was trained. ${mend}`);
+  // Where the pictures lie may have changed; what they are has not.
+  const settings = (json: string): string => json.replace(/,?"trainedOn":"(?:[^"\\]|\\.)*"/, '');
+  const wanted = JSON.stringify(protocol);
+  if (settings(found) !== settings(wanted))
+    throw new UsageError(`the classifier in '${path}' was trained with other settings: ${found}, wanted ${wanted}. ${mend}`);
+  if (metadata.get(PICTURES) !== identity)
+    throw new UsageError(`the classifier in '${path}' was trained on other pictures than ${protocol.trainedOn}. ${mend}`);
+  const { trained, running } = shapesOf(channels, classes.length);
+  for (const [name, shape] of [...trained, ...running]) {
+    const stored = tensors.get(name);
+    if (stored?.dtype !== 'F32' || String(stored.shape) !== String(shape))
+      throw new FailureError(`'${path}' is damaged: its tensor '${name}' is missing or of another shape. ${mend}`);
+  }
+  return tensors;
 }
 
 function initial(channels: number, K: number, seed: number, device: Device): Weights {

@@ -11,7 +11,8 @@ import type { Device, DType, Tensor } from '../torch/index.js';
 import type { ClassifierProtocol } from './classifier.js';
 import { Describer, disposeAll } from './describe.js';
 import { checkDraw, type DrawInput, drawn } from './draw.js';
-import { type JudgeProtocol, Jury, type JuryInput, type Stage as JuryStage, type Scores } from './jury.js';
+import { type JudgeProtocol, Jury, type Scores } from './jury.js';
+import type { JuryInput, Stage as JuryStage } from './jury-input.js';
 import { Memorised, type NeighbourOptions, type NeighbourReport } from './memorised.js';
 import { PCA_FITTED, pcaPsnr } from './pca.js';
 import { subset } from './pictures.js';
@@ -79,8 +80,8 @@ export interface ModelProtocol extends Protocol {
 
 export interface JudgeReport {
   /**
-   * What real pictures that are not in the reference score against it at the samples' count, as far as there are so many, spread evenly over their
-   * source. A classifier was trained on training pictures, so some of their distance by it is its overfitting. Absent where there is no data.
+   * What real pictures that are not in the reference score against it (where all are, one part of them against the other) at the samples' count, as far as
+   * there are so many, spread evenly over their source. Of a file without features it is not known which pictures are in it: a warning says so. A classifier was trained on training pictures, so some of their distance by it is its overfitting. Absent where there is no data.
    */
   readonly floor?: readonly Distances[];
   /** Share of real held-out pictures that the classifier gets right. */
@@ -224,12 +225,13 @@ async function store(jury: Jury, files: ReadonlyMap<string, string> | undefined)
     const path = files?.get(extractor.name);
     if (path === undefined) continue;
     // ADM's evaluator takes features of pictures, too, and those of no other network.
+    const content = reference.content();
     const samples = extractor.name === 'inception-2015' ? await inColours(jury.referencePictures) : undefined;
     if (extractor.name === 'inception-2015' && !samples)
       jury.warn(
         `${path} has statistics without pictures, since these take more than 1 GiB: ADM's evaluator wants them; take fewer with --real`,
       );
-    writeReference(path, { ...reference.content(), samples });
+    writeReference(path, { ...content, samples });
   }
 }
 

@@ -119,24 +119,17 @@ class Path {
 /** Pictures for each feature below which a Frechet distance comes with a warning. */
 const ENOUGH = 10;
 
-export interface FrechetWarning {
-  /** What is to be expected of two sets of one distribution: `frechetBias`. */
-  readonly bias: number;
-  readonly text: string;
-}
-
 /**
  * Why the Frechet distance of `count` pictures from a reference is not to be trusted as it stands, with the size of its bias; undefined where
  * both have at least ten pictures for each feature. Costs an eigendecomposition where it warns.
  */
-export function frechetWarning(reference: Statistics, count: number): FrechetWarning | undefined {
+export function frechetWarning(reference: Statistics, count: number): string | undefined {
   const D = reference.mean.length;
   const fewest = Math.min(reference.count, count);
   if (fewest >= ENOUGH * D) return undefined;
   const singular = fewest <= D ? ', which leaves a covariance singular' : '';
-  const bias = frechetBias(reference, count);
-  const text =
+  return (
     `${fewest} pictures for ${D} features${singular}: two sets of one distribution and of these sizes would be at a Frechet distance of ` +
-    `about ${bias.toPrecision(2)}, not 0. Compare it only with others at the same counts, or take ${ENOUGH * D} pictures`;
-  return { bias, text };
+    `about ${frechetBias(reference, count).toPrecision(2)}, not 0. Compare it only with others at the same counts, or take ${ENOUGH * D} pictures`
+  );
 }

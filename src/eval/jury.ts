@@ -2,59 +2,21 @@
  * Those who judge sets of pictures: feature networks, each with the real pictures as it sees them. Real pictures are described once, whatever
  * the number of sets.
  */
-import { UsageError } from '../core/errors.js';
-import type { DataSet } from '../data/source.js';
-import { type Device, scope, type Tensor } from '../torch/index.js';
-import { Classifier, type ClassifierOptions, FEATURES } from './classifier.js';
+import { scope, type Tensor } from '../torch/index.js';
+import { Classifier, FEATURES } from './classifier.js';
 import { type Description, describe, disposeAll, rowsOf, stacked } from './describe.js';
 import { type ExtractorName, ofClassifier, openExtractor } from './extractors.js';
 import type { Extractor } from './features.js';
 import { FrechetReference } from './frechet.js';
+import { checkJury, type JuryInput, type Stage } from './jury-input.js';
 import { statistics } from './moments.js';
 import { spread } from './pictures.js';
 import { type Distances, NEIGHBOURS, Reference } from './reference.js';
 import { type FileReference, openFileReference } from './reference-file.js';
 import { inChannels, ofSource, type PictureSet } from './sets.js';
 
-export const FEATURES_NAMES = ['classifier', 'nsfwjs-mixed7', 'inception-2015'] as const satisfies readonly (
-  | ExtractorName
-  | 'classifier'
-)[];
-export type FeaturesName = (typeof FEATURES_NAMES)[number];
-/** Which real pictures are the reference. */
-export const AGAINST = ['held-out', 'train', 'all'] as const;
-export type Against = (typeof AGAINST)[number];
-
-export type ClassifierSettings = Pick<ClassifierOptions, 'steps' | 'batch' | 'learningRate' | 'weightDecay'>;
 /** More pictures than this share of a part in a reference: it was taken from that part. Fewer are pictures that both parts of a set have. */
 const SHARED = 0.02;
-
-/** What takes time. */
-export type Stage = 'classifier' | 'training' | 'reference' | 'floor' | 'reconstruction' | 'components' | 'samples';
-
-export interface JuryInput {
-  /** Each once. */
-  readonly features: readonly FeaturesName[];
-  /** Weights of the 2015 Inception, where they are not where DSD_INCEPTION says. */
-  readonly inception?: string | undefined;
-  /** Of the samples' size. Without it the reference must come from files, and there is no floor. */
-  readonly data?: Pick<DataSet, 'train' | 'heldOut'> | undefined;
-  readonly against: Against;
-  /** The most real pictures in the reference; fewer where there are fewer. */
-  readonly real: number;
-  /** `.npz` files to take the reference from instead: statistics, or pictures. */
-  readonly files: readonly string[];
-  /** Pictures in the sets that will be judged: of the floor. */
-  readonly count: number;
-  /** Describes so many training pictures at most, for `training`. */
-  readonly searched?: number | undefined;
-  readonly device: Device;
-  readonly seed: number;
-  readonly classifier?: ClassifierSettings | undefined;
-  /** Where the classifier is kept from one jury to the next: read if it is there, else written. */
-  readonly classifierFile?: string | undefined;
-  readonly progress?: ((stage: Stage, done: number, total: number) => void) | undefined;
-}
 
 /** What fixes one network's figures. */
 export interface JudgeProtocol {
@@ -127,10 +89,12 @@ export class Jury {
   }
 
   /** Whether such a jury could be opened, as far as it can be told in a moment. @throws UsageError, FailureError as `open` */
-  static check(input: JuryInput): void {
+  static async check(input: JuryInput): Promise<void> {
     checkJury(input);
-    const { device, inception } = input;
-    for (const name of input.features) if (name !== 'classifier') openExtractor(name, { device, inception }).dispose();
+    const { device, inception, data, classifierFile, features } = input;
+    if (features.includes('classifier') && data && classifierFile !== undefined)
+      await Classifier.checkKept(classifierFile, data.train, { ...input.classifier, device, seed: input.seed });
+    for (const name of features) if (name !== 'classifier') openExtractor(name, { device, inception }).dispose();
   }
 
   private own<T extends { dispose(): void }>(thing: T): T {
@@ -145,6 +109,7 @@ export class Jury {
     );
     const ours = { name: 'a classifier that is trained here', dimension: FEATURES }; // no file has statistics of it
     const found = files.length === 0 ? [] : features.map((name) => openFileReference(files, networks.get(name as ExtractorName) ?? ours));
+    for (const file of found) await this.checkColours(file);
     if (features.includes('classifier') && data) {
       const told = (step: number, steps: number) => progress?.('classifier', step, steps);
       const { classifier, classifierFile } = this.input;
@@ -167,6 +132,16 @@ export class Jury {
         own.pooled,
         heldOut.indices.map((i) => data.heldOut.label(i)),
       );
+    }
+  }
+
+  /** Colours in a file that is compared with grey pictures are told before the long work. @throws UsageError */
+  private async checkColours(file: FileReference): Promise<void> {
+    const set = this.input.data && file.pictures();
+    try {
+      if (set && this.input.data) await inChannels(set, this.input.data.train.channels).read(0, 1);
+    } finally {
+      set?.close();
     }
   }
 
@@ -217,17 +192,10 @@ export class Jury {
     const part = { name: `${second.name}, against the ${first.indices.length} of ${first.name} alone`, indices: some };
     for (const [i, extractor] of this.extractors.entries()) {
       const [one, other] = [first.descriptions[i] as Description, second.descriptions[i] as Description];
-      const both = stacked(one, other);
-      const own = this.own(Reference.ofPictures(extractor, both, { seed }));
-      disposeAll([both]);
-      const alone = Reference.ofPictures(extractor, one, { seed });
-      const few = rowsOf(other, some);
-      try {
-        this.judge(extractor, own, whole, { part, distances: alone.measure(few) });
-      } finally {
-        disposeAll([few]);
-        alone.dispose();
-      }
+      const [both, few] = [stacked(one, other), rowsOf(other, some)];
+      this.own({ dispose: () => disposeAll([both, few]) });
+      const [own, alone] = [both, one].map((of) => this.own(Reference.ofPictures(extractor, of, { seed }))) as [Reference, Reference];
+      this.judge(extractor, own, whole, { part, distances: alone.measure(few) });
     }
   }
 
@@ -270,8 +238,13 @@ export class Jury {
     const { heldOut } = this;
     const { data, count } = this.input;
     if (!heldOut || !data) return undefined;
-    const apart = ({ descriptions }: Part): boolean =>
-      references.every((reference, i) => (reference.contains(descriptions[i] as Description) ?? 0) <= SHARED);
+    const shares = ({ descriptions }: Part) =>
+      references.flatMap((reference, i) => reference.contains(descriptions[i] as Description) ?? []);
+    const apart = (part: Part): boolean => shares(part).every((share) => share <= SHARED);
+    if (shares(heldOut).length === 0)
+      this.warn(
+        `the reference does not say of which pictures it is: if those of ${heldOut.name} are among them, what real pictures score is too low`,
+      );
     if (apart(heldOut)) return heldOut;
     const training = await this.part('train', Math.min(count, data.train.length), 'floor');
     if (apart(training)) return training;
@@ -365,27 +338,4 @@ export class Jury {
 function share(classifier: Classifier, pooled: Tensor, labels: readonly number[]): number {
   const found = scope(() => classifier.labelsOf(pooled).toArray());
   return labels.filter((label, i) => Number(found[i]) === label).length / labels.length;
-}
-
-/** What would be found out only after minutes of work. */
-function checkJury({ features, data, files, real, count, against }: JuryInput): void {
-  if (features.length === 0) throw new UsageError(`pictures are judged by the features of a network: ${FEATURES_NAMES.join(', ')}`);
-  if (!data && files.length === 0) throw new UsageError('samples are compared with real pictures: name some with --data or --reference');
-  if (features.includes('classifier')) {
-    if (!data) throw new UsageError('a classifier is trained on the data that samples are compared with: name it with --data');
-    const { classes, name } = data.train;
-    if (classes.length < 2) throw new UsageError(`a classifier needs at least two classes, and ${name} has ${classes.length}`);
-  }
-  for (const part of data ? [data.train, data.heldOut] : [])
-    if (part.length <= NEIGHBOURS)
-      throw new UsageError(
-        `evaluation needs more than ${NEIGHBOURS} pictures in each part, and ${part.name} has ${part.length}: 'dsd reconstruct' needs one`,
-      );
-  for (const [what, number] of [
-    ['samples', count],
-    ['real pictures', real],
-  ] as const)
-    if (!Number.isInteger(number) || number <= NEIGHBOURS)
-      throw new UsageError(`evaluation needs more than ${NEIGHBOURS} ${what}, got ${number}`);
-  if (files.length > 0 && against !== 'held-out') throw new UsageError('the reference is a file, or a part of the data, not both');
 }

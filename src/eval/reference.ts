@@ -147,7 +147,7 @@ export class Reference {
   /** Why a Frechet distance of `count` pictures would be untrustworthy, and how biased, or undefined. */
   warning(count: number): string | undefined {
     const problem = frechetWarning(this.pooled, count);
-    return problem && `${this.extractor.distance}: ${problem.text}`;
+    return problem && `${this.extractor.distance}: ${problem}`;
   }
 
   /** What a file of this reference holds. @throws UsageError where it came from a file itself */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { UsageError } from '../../src/core/errors.js';
+import { FailureError, UsageError } from '../../src/core/errors.js';
 import { integer, key } from '../../src/core/random.js';
 import type { Picture } from '../../src/data/picture.js';
 import { MemorySource } from '../../src/data/source.js';
@@ -16,6 +16,7 @@ import { pcaPsnr } from '../../src/eval/pca.js';
 import { spread } from '../../src/eval/pictures.js';
 import { measureReconstruction } from '../../src/eval/reconstruction.js';
 import { ofSource } from '../../src/eval/sets.js';
+import { readSafetensors, writeSafetensors } from '../../src/io/safetensors.js';
 import { memory, scope, setThreads, type Tensor, tensor } from '../../src/torch/index.js';
 import { workplace } from '../cli/harness.js';
 import { liveTensors } from '../torch/live.js';
@@ -235,13 +236,20 @@ test('a classifier is kept in a file, and one of other settings is refused', asy
     let steps = 0;
     assert.deepEqual(await judged(await Classifier.kept(file, train, { ...options, progress: () => steps++ })), first);
     assert.equal(steps, 0, 'it is read, not trained');
-    const refused = (settings: object): Promise<void> =>
+    const refused = (source: MemorySource, settings: object, pattern: RegExp, type: typeof UsageError | typeof FailureError = UsageError) =>
       assert.rejects(
-        Classifier.kept(file, train, { ...options, ...settings }),
-        (error: Error) => error instanceof UsageError && /is not the classifier that is asked for .*remove it/.test(error.message),
+        Classifier.kept(file, source, { ...options, ...settings }),
+        (error: Error) => error instanceof type && pattern.test(error.message) && /remove this file/.test(error.message),
       );
-    await refused({ seed: 6 });
-    await refused({ steps: 3 });
+    await refused(train, { seed: 6 }, /trained with other settings: .*"seed":5.* wanted .*"seed":6/);
+    await refused(train, { steps: 3 }, /trained with other settings/);
+    await refused(corners(20, 3), {}, /trained on other pictures than corners 3/);
+    const { tensors, metadata } = readSafetensors(file);
+    writeSafetensors(file, new Map([...tensors].slice(1)), metadata);
+    await refused(train, {}, /is damaged: its tensor .* is missing/, FailureError);
+    await assert.rejects(Classifier.checkKept(file, train, options), FailureError);
+    writeSafetensors(file, tensors);
+    await refused(train, {}, /holds no classifier of ours/, FailureError);
     assert.equal(memory().live, before);
   } finally {
     remove();

@@ -235,6 +235,8 @@ test('statistics alone give a Frechet distance alone, and with pictures beside t
   const [found] = samples.distances;
   assert.deepEqual(Object.keys(found ?? {}).sort(), ['count', 'extractor', 'frechet', 'name']);
   assert.equal(protocol.judges[0]?.reference.count, null, 'the file does not say');
+  const beside = await judgePictures(input({ files: [lean] }), set);
+  assert.match(beside.warnings.join('\n'), /^the reference does not say of which pictures it is: if those of source 2 are among them/m);
 
   const full = at('full.npz');
   writeReference(full, { extractor: 'nsfwjs-mixed7', pooled: content.pooled, samples: { shape: [8, 8, 8, 3], data: pixels(8, 192, 2) } });

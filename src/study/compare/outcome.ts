@@ -68,7 +68,9 @@ const drawing = z.looseObject({
         floor: from.exactOptional(),
       }),
     ),
-    classifier: z.looseObject({ steps: z.number(), batch: z.number(), trainedOn: z.string() }).exactOptional(),
+    classifier: z
+      .looseObject({ steps: z.number(), batch: z.number(), trainedOn: z.string(), digest: z.string().exactOptional() })
+      .exactOptional(),
     reconstruction: from,
   }),
 });

@@ -1,6 +1,6 @@
 /** What the comparing studies plan: runs of one or more stages, each an ordinary run of `dsd train`, judged by one protocol. */
 import { UsageError } from '../../core/errors.js';
-import type { FeaturesName } from '../../eval/jury.js';
+import type { FeaturesName } from '../../eval/jury-input.js';
 import { merge, type RunConfig, type RunSettings, resolveConfig } from '../../train/config.js';
 import { dataName, type Named, type PlannedRun, type PresetText } from '../study.js';
 import { stageFlops } from './budget.js';

@@ -129,12 +129,20 @@ function eachRun(results: readonly CompareResult[], cases: readonly Named[], mea
 
 function notes(results: readonly CompareResult[]): string[] {
   const name = ({ case: which, seed }: CompareResult): string => `${which}, seed ${seed}`;
-  return results.flatMap((result) => [
+  const judges = new Set(results.flatMap(({ drawing }) => (drawing?.protocol.classifier ? [drawing.protocol.classifier.digest] : [])));
+  const several =
+    judges.size > 1
+      ? [
+          '- Not all runs were judged by one classifier (its file was removed, or there was none yet): FD-classifier and the asked class compare among those of one only, see `classifier.digest` in study.json.',
+        ]
+      : [];
+  const own = results.flatMap((result) => [
     ...(result.diverged === undefined ? [] : [`- ${name(result)}, diverged: ${result.diverged}.`]),
     ...result.trained.flatMap(({ name: stage, skipped }) =>
       skipped > 0 ? [`- ${name(result)}, ${stage}: ${skipped} steps were not applied, their gradient was not finite.`] : [],
     ),
   ]);
+  return [...several, ...own];
 }
 
 function cell(value: Spread | undefined, { share }: Measure): string {

@@ -42,7 +42,7 @@ export function compare(name: string, plan: ComparePlan): Study<CompareSettings,
     open: async (data, first, work) => {
       const comparison = new Comparison(data, work);
       const drawing = runs.find((run) => run.data === first.data && run.settings.stages.every(({ config }) => decodes(config)));
-      if (drawing) comparison.check(drawing);
+      if (drawing) await comparison.check(drawing);
       return comparison;
     },
   };
@@ -62,8 +62,8 @@ class Comparison implements Bench<CompareSettings, Outcome, CompareDetail> {
   ) {}
 
   /** What would be found out only when a first run has been trained. @throws UsageError, FailureError */
-  check(run: Run): void {
-    Jury.check(this.juryInput(run));
+  async check(run: Run): Promise<void> {
+    await Jury.check(this.juryInput(run));
   }
 
   async compute(run: Run, onProgress: Told): Promise<Outcome> {
