@@ -9,7 +9,7 @@ import { countParameters, forwardFlops } from '../../src/dsd/sizes.js';
 import { toSvg } from '../../src/eval/plot.js';
 import { divide, lengths, stageFlops, TOLERANCE, trainedImages } from '../../src/study/compare/budget.js';
 import { drawCases, drawSizes } from '../../src/study/compare/figure.js';
-import { outcome } from '../../src/study/compare/outcome.js';
+import { type CompareResult, outcome } from '../../src/study/compare/outcome.js';
 import { PARADIGM_PRESETS, paradigmCases } from '../../src/study/compare/paradigms.js';
 import { planRuns } from '../../src/study/compare/plan.js';
 import { reportCompare } from '../../src/study/compare/report.js';
@@ -187,8 +187,10 @@ test('a report has every case, every seed, what was compared and how it was judg
   const text = table.join('\n');
   assert.match(
     text,
-    /^\| two-stage latent diffusion +\| autoencoder 1k \+ denoiser 1k +\| 1,000 \(100\.0 %\) +\| 640 \+ 640 +\| 1\.000e12 \(100\.0 %\)/m,
+    /^\| two-stage latent diffusion +\| autoencoder 1k \+ denoiser 1k +\| 1,000 \(100\.0 %\) +\| 640 \+ 640 +\| 1\.000e12 \(100\.0 %\) +\| 5\.505e8 \(38\.9 %\)/m,
+    'budgets, and what a sample costs',
   );
+  assert.doesNotMatch(text, /judged by one classifier/);
   assert.match(text, /^\| DSD +\| 30\.0 ± 0\.0 +\| 12\.5 ± 0\.0 +\| 50\.0 ± 0\.0 % .*\| 8\.50 ± 0\.71 +\| 4\.25 ± 0\.35/m);
   assert.match(text, /^\| floor +\| +\| +\| 20\.0 % +\| 20\.0 % +\| 1\.00 +\| 1\.00 +\| 90\.0 %/m);
   assert.match(text, /^- FD-nsfwjs-mixed7: DSD 8\.50 .*: 37\.0 % lower, whichever seeds are compared\.$/m);
@@ -198,6 +200,18 @@ test('a report has every case, every seed, what was compared and how it was judg
   assert.match(text, /^- self-distillation: no decoder: latents of 100 pictures/m);
   assert.match(text, /^Not finished: 2 of 10 runs/m);
   assert.equal(text.match(/^\| DSD +\| [12] /gm)?.length, 2, 'a row a seed');
+  const by = (digest: string | undefined, { drawing, ...result }: CompareResult): CompareResult => {
+    const classifier = { steps: 1, batch: 1, trainedOn: 'emoji', ...(digest === undefined ? {} : { digest }) };
+    return { ...result, ...(drawing ? { drawing: { ...drawing, protocol: { ...drawing.protocol, classifier } } } : {}) };
+  };
+  for (const [one, other] of [
+    ['a', 'b'],
+    [undefined, 'b'],
+  ]) {
+    const judged = results.map((result, i) => by(i === 0 ? one : other, result));
+    const told = (await reportCompare(reporting, join(folder, 'report'), judged, { planned: 8, interim: false })).table.join('\n');
+    assert.match(told, /^- Not all runs were judged by one classifier/m);
+  }
   assert.equal(summaries.length, 5);
   const data = 'fashion-mnist-32px';
   assert.deepEqual(files, [`figure-${data}.svg`, `figure-${data}.png`, `samples-${data}.png`, 'table.md', 'study.json']);
