@@ -99,7 +99,7 @@ test('without a file the message says which one to give, and how', () => {
   try {
     assert.throws(
       () => openExtractor('inception-2015', { device: 'cpu' }),
-      (error) => error instanceof UsageError && /--inception PATH.*DSD_INCEPTION.*inception-2015-12-05\.pt/.test(error.message),
+      (error) => error instanceof UsageError && /DSD_INCEPTION.*--inception PATH.*inception-2015-12-05\.pt/.test(error.message),
     );
     process.env.DSD_INCEPTION = join(folder, 'nothing');
     assert.throws(() => openExtractor('inception-2015', { device: 'cpu' }), /nothing/);
