@@ -226,7 +226,11 @@ export class TrainingLoop {
     report(line);
     folder.log(line);
     await this.writing('metrics', async () => folder.flushLog());
-    if (stuck) throw new DivergedError(this.stuckMessage());
+    if (stuck) {
+      // One that is being written will stand: the message is to name it.
+      this.reportWritten(await this.saver.settle().catch(() => undefined));
+      throw new DivergedError(this.stuckMessage());
+    }
   }
 
   /** Counts and tells the steps that were not applied. Returns whether there were too many in a row. */
