@@ -50,7 +50,7 @@ export function plotFiles(
   const made = (path: string): string[] => [...byNetwork(path, features).values()].flatMap((png) => [png, svgOf(png)]);
   const theirs = neighbours === undefined ? undefined : resolve(neighbours);
   const isTheirs = (file: string): boolean => resolve(file) === theirs;
-  const path = plot ?? freePath('sweep', '.png', made, isTheirs);
+  const path = plot ?? freePath('sweep', '.png', (stem) => !made(stem).some((file) => disk.exists(file) || isTheirs(file)));
   for (const file of made(path)) {
     if (isTheirs(file))
       throw new UsageError(`'${file}' is named by --neighbours and is one of the files of --plot: choose another name for one of them`);

@@ -24,18 +24,13 @@ export const RESULT = {
 export const OVERWRITE = { kind: 'switch', about: 'replace what is there already' } as const;
 
 /**
- * NAME.EXT, or NAME-2.EXT, ...: the first of which nothing is there.
- * @param made the files that come of such a path, where it is not that one alone
+ * NAME.EXT, or NAME-2.EXT, ...: the first that is free.
+ * @param isFree whether it is, where more than that one file comes of it
  */
-export function freePath(
-  name: string,
-  extension: string,
-  made: (path: string) => readonly string[] = (path) => [path],
-  taken: (file: string) => boolean = () => false,
-): string {
+export function freePath(name: string, extension: string, isFree: (path: string) => boolean = (path) => !disk.exists(path)): string {
   for (let n = 1; ; n++) {
     const path = `${n === 1 ? name : `${name}-${n}`}${extension}`;
-    if (!made(path).some((file) => disk.exists(file) || taken(file))) return path;
+    if (isFree(path)) return path;
   }
 }
 

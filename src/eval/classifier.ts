@@ -42,8 +42,8 @@ const EPSILON = 1e-5;
 /** Pixels of pictures in one pass without gradient: the first layer holds 64 float32 values, a few times, for each. */
 const PIXELS = 2 ** 19;
 
-/** Of a kept file's metadata: the protocol as JSON, and what its pictures are known by. */
-const [PROTOCOL, PICTURES] = ['classifier', 'pictures'];
+/** Of a kept file's metadata: how it was trained, and what its pictures are known by. */
+const [SETTINGS, PICTURES] = ['classifier', 'pictures'];
 /** Pictures by which a set is known again. */
 const LOOKED_AT = 64;
 
@@ -145,16 +145,15 @@ export class Classifier {
     const { device } = options;
     const K = source.classes.length;
     if (disk.exists(path)) {
-      const stored = readKept(path, source, protocol, identity);
-      const load = (names: Iterable<string>): Weights =>
-        new Weights(new Map([...names].map((name) => [name, toTensor(stored.get(name) as SafeTensor, device)])));
-      const { trained, running } = shapesOf(source.channels, K);
-      return new Classifier(protocol, K, device, load(trained.keys()), load(running.keys()));
+      const { trained, running } = readKept(path, source, protocol, identity);
+      const load = (stored: ReadonlyMap<string, SafeTensor>): Weights =>
+        new Weights(new Map([...stored].map(([name, value]) => [name, toTensor(value, device)])));
+      return new Classifier(protocol, K, device, load(trained), load(running));
     }
     const classifier = await Classifier.train(source, options);
     try {
       const metadata = new Map([
-        [PROTOCOL, JSON.stringify(protocol)],
+        [SETTINGS, settingsOf(protocol)],
         [PICTURES, identity],
       ]);
       writeSafetensors(path, new Map([...classifier.tensors()].map(([name, value]) => [name, toFile(value)])), metadata);
@@ -269,40 +268,33 @@ function digestOf(tensors: ReadonlyMap<string, Tensor>): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Shapes of the tensors by name. */
-function shapesOf(
-  channels: number,
-  K: number,
-): { readonly trained: Map<string, readonly number[]>; readonly running: Map<string, readonly number[]> } {
-  const shapes = ({ tensors }: Weights) => new Map([...tensors].map(([name, { shape }]) => [name, shape]));
-  return scope(() => ({ trained: shapes(initial(channels, K, 0, 'cpu')), running: shapes(initialRunning('cpu')) }));
+/** As JSON, without where the pictures lie, which may change; what they are is their identity. */
+const settingsOf = ({ trainedOn: _, ...settings }: Omit<ClassifierProtocol, 'digest'>): string => JSON.stringify(settings);
+
+interface Kept {
+  readonly trained: ReadonlyMap<string, SafeTensor>;
+  readonly running: ReadonlyMap<string, SafeTensor>;
 }
 
 /** The tensors of a kept classifier, if it is the one that is asked for. @throws as checkKept */
-function readKept(
-  path: string,
-  { channels, classes }: ImageSource,
-  protocol: Omit<ClassifierProtocol, 'digest'>,
-  identity: string,
-): ReadonlyMap<string, SafeTensor> {
+function readKept(path: string, { channels, classes }: ImageSource, protocol: Omit<ClassifierProtocol, 'digest'>, identity: string): Kept {
   const { tensors, metadata } = readSafetensors(path);
   const mend = 'Choose another folder, or remove this file and what was judged by it';
-  const found = metadata.get(PROTOCOL);
+  const [found, wanted] = [metadata.get(SETTINGS), settingsOf(protocol)];
   if (found === undefined) throw new FailureError(`'${path}' holds no classifier of ours: it does not say how it was trained. ${mend}`);
-  // Where the pictures lie may have changed; what they are has not.
-  const settings = (json: string): string => json.replace(/,?"trainedOn":"(?:[^"\\]|\\.)*"/, '');
-  const wanted = JSON.stringify(protocol);
-  if (settings(found) !== settings(wanted))
+  if (found !== wanted)
     throw new UsageError(`the classifier in '${path}' was trained with other settings: ${found}, wanted ${wanted}. ${mend}`);
   if (metadata.get(PICTURES) !== identity)
     throw new UsageError(`the classifier in '${path}' was trained on other pictures than ${protocol.trainedOn}. ${mend}`);
-  const { trained, running } = shapesOf(channels, classes.length);
-  for (const [name, shape] of [...trained, ...running]) {
-    const stored = tensors.get(name);
-    if (stored?.dtype !== 'F32' || String(stored.shape) !== String(shape))
-      throw new FailureError(`'${path}' is damaged: its tensor '${name}' is missing or of another shape. ${mend}`);
-  }
-  return tensors;
+  const like = ({ tensors: wanted }: Weights): Map<string, SafeTensor> =>
+    new Map(
+      [...wanted].map(([name, { shape }]) => {
+        const stored = tensors.get(name);
+        if (stored?.dtype === 'F32' && String(stored.shape) === String(shape)) return [name, stored];
+        throw new FailureError(`'${path}' is damaged: its tensor '${name}' is missing or of another shape. ${mend}`);
+      }),
+    );
+  return scope(() => ({ trained: like(initial(channels, classes.length, 0, 'cpu')), running: like(initialRunning('cpu')) }));
 }
 
 function initial(channels: number, K: number, seed: number, device: Device): Weights {

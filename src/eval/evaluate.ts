@@ -81,7 +81,8 @@ export interface ModelProtocol extends Protocol {
 export interface JudgeReport {
   /**
    * What real pictures that are not in the reference score against it (where all are, one part of them against the other) at the samples' count, as far as
-   * there are so many, spread evenly over their source. Of a file without features it is not known which pictures are in it: a warning says so. A classifier was trained on training pictures, so some of their distance by it is its overfitting. Absent where there is no data.
+   * there are so many, spread evenly over their source. Of a file without features it is not known which pictures are in it: a warning says so. A
+   * classifier was trained on training pictures, so some of their distance by it is its overfitting. Absent where there is no data.
    */
   readonly floor?: readonly Distances[];
   /** Share of real held-out pictures that the classifier gets right. */
@@ -224,10 +225,11 @@ async function store(jury: Jury, files: ReadonlyMap<string, string> | undefined)
   for (const { extractor, reference } of jury.judges) {
     const path = files?.get(extractor.name);
     if (path === undefined) continue;
-    // ADM's evaluator takes features of pictures, too, and those of no other network.
     const content = reference.content();
-    const samples = extractor.name === 'inception-2015' ? await inColours(jury.referencePictures) : undefined;
-    if (extractor.name === 'inception-2015' && !samples)
+    // ADM's evaluator takes features of the pictures, too, and those of no other network.
+    const wanted = extractor.name === 'inception-2015';
+    const samples = wanted ? await inColours(jury.referencePictures) : undefined;
+    if (wanted && !samples)
       jury.warn(
         `${path} has statistics without pictures, since these take more than 1 GiB: ADM's evaluator wants them; take fewer with --real`,
       );

@@ -135,11 +135,18 @@ export class Jury {
     }
   }
 
+  /** A file's pictures in the channels of the data; undefined where there are none to describe. */
+  private picturesOf(file: FileReference): PictureSet | undefined {
+    const { data } = this.input;
+    const set = file.pictures();
+    return set && data ? inChannels(set, data.train.channels) : set;
+  }
+
   /** Colours in a file that is compared with grey pictures are told before the long work. @throws UsageError */
   private async checkColours(file: FileReference): Promise<void> {
-    const set = this.input.data && file.pictures();
+    const set = this.picturesOf(file);
     try {
-      if (set && this.input.data) await inChannels(set, this.input.data.train.channels).read(0, 1);
+      await set?.read(0, 1);
     } finally {
       set?.close();
     }
@@ -193,9 +200,17 @@ export class Jury {
     for (const [i, extractor] of this.extractors.entries()) {
       const [one, other] = [first.descriptions[i] as Description, second.descriptions[i] as Description];
       const [both, few] = [stacked(one, other), rowsOf(other, some)];
-      this.own({ dispose: () => disposeAll([both, few]) });
-      const [own, alone] = [both, one].map((of) => this.own(Reference.ofPictures(extractor, of, { seed }))) as [Reference, Reference];
-      this.judge(extractor, own, whole, { part, distances: alone.measure(few) });
+      try {
+        const own = this.own(Reference.ofPictures(extractor, both, { seed }));
+        const alone = Reference.ofPictures(extractor, one, { seed });
+        try {
+          this.judge(extractor, own, whole, { part, distances: alone.measure(few) });
+        } finally {
+          alone.dispose();
+        }
+      } finally {
+        disposeAll([both, few]);
+      }
     }
   }
 
@@ -206,8 +221,7 @@ export class Jury {
     for (const [i, extractor] of this.extractors.entries()) {
       const file = files[i] as FileReference;
       this.warnings.push(...file.warnings);
-      const opened = file.pictures();
-      const set = opened && data ? inChannels(opened, data.train.channels) : opened;
+      const set = this.picturesOf(file);
       const told = (done: number, total: number) => progress?.('reference', done, total);
       let described: Description[] | undefined;
       try {
@@ -238,17 +252,18 @@ export class Jury {
     const { heldOut } = this;
     const { data, count } = this.input;
     if (!heldOut || !data) return undefined;
-    const shares = ({ descriptions }: Part) =>
+    const shares = ({ descriptions }: Part): number[] =>
       references.flatMap((reference, i) => reference.contains(descriptions[i] as Description) ?? []);
-    const apart = (part: Part): boolean => shares(part).every((share) => share <= SHARED);
-    if (shares(heldOut).length === 0)
+    const apart = (each: readonly number[]): boolean => each.every((share) => share <= SHARED);
+    const held = shares(heldOut);
+    if (held.length === 0)
       this.warn(
         `the reference does not say of which pictures it is: if those of ${heldOut.name} are among them, what real pictures score is too low`,
       );
-    if (apart(heldOut)) return heldOut;
+    if (apart(held)) return heldOut;
     const training = await this.part('train', Math.min(count, data.train.length), 'floor');
-    if (apart(training)) return training;
-    this.warnings.push(
+    if (apart(shares(training))) return training;
+    this.warn(
       `the reference has pictures of ${heldOut.name} and of ${training.name}, so there are none to say what real pictures score against it`,
     );
     return undefined;

@@ -26,27 +26,28 @@ const at = (result: CompareResult, guidance: number): Sample | undefined =>
 
 const guided = (guidance: number): string => (guidance === 1 ? '' : ` at guidance ${guidance}`);
 
+/** What one network says, of all that judged. */
+const by = <D extends { readonly extractor: string }>(extractor: string, all: readonly D[] | undefined): D | undefined =>
+  all?.find((each) => each.extractor === extractor);
+
 /** The Frechet distance by a network at a guidance scale. */
 export function frechetAt(extractor: string, distance: string, guidance: number): Measure {
-  const of = <D extends { readonly extractor: string; readonly frechet: number }>(all: readonly D[] | undefined): number | undefined =>
-    all?.find((each) => each.extractor === extractor)?.frechet;
   return {
     key: `${distance}@${guidance}`,
     title: `${distance}${guided(guidance)}`,
-    value: (result) => of(at(result, guidance)?.distances),
-    floor: ({ drawing }) => of(drawing?.floor),
+    value: (result) => by(extractor, at(result, guidance)?.distances)?.frechet,
+    floor: ({ drawing }) => by(extractor, drawing?.floor)?.frechet,
   };
 }
 
 /** Precision or recall by a network at a guidance scale. */
 function coverage(key: 'precision' | 'recall', extractor: string, distance: string, guidance: number): Measure {
-  const of = (all: Sample['distances'] | undefined): number | undefined => all?.find((each) => each.extractor === extractor)?.[key];
   return {
     key: `${key}-${distance}@${guidance}`,
     title: `${key}${guided(guidance)}`,
     share: true,
-    value: (result) => of(at(result, guidance)?.distances),
-    floor: ({ drawing }) => of(drawing?.floor),
+    value: (result) => by(extractor, at(result, guidance)?.distances)?.[key],
+    floor: ({ drawing }) => by(extractor, drawing?.floor)?.[key],
   };
 }
 
@@ -90,14 +91,14 @@ export function measuresOf(results: readonly CompareResult[]): Measure[] {
     probe('nearest', 'k-NN'),
     probe('linear', 'linear probe'),
     ...networks.flatMap(({ extractor, distance }) => guidances.map((guidance) => frechetAt(extractor, distance, guidance))),
-    ...networks.map(({ extractor, distance }): Measure => {
-      return {
+    ...networks.map(
+      ({ extractor, distance }): Measure => ({
         key: `r${distance}`,
         title: `r${distance}`,
-        value: ({ drawing }) => drawing?.reconstruction.frechet.find((each) => each.extractor === extractor)?.frechet,
+        value: ({ drawing }) => by(extractor, drawing?.reconstruction.frechet)?.frechet,
         floor: () => undefined,
-      };
-    }),
+      }),
+    ),
     ...networks
       .slice(0, 1)
       .flatMap(({ extractor, distance }) =>
